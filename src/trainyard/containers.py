@@ -1,0 +1,346 @@
+"""Containers as lab nodes: systemd and sshd inside, reached over SSH like real servers.
+
+The only file that imports docker. Every object made here carries the label ``trainyard.lab=NAME``; removal goes by that
+label, so nothing else on the machine is ever touched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shutil
+import subprocess
+import tarfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import docker
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.models.containers import Container
+from docker.models.networks import Network
+
+from trainyard.errors import TrainyardError
+from trainyard.paths import REPOSITORY
+
+LABEL = "trainyard.lab"
+ADMIN = "admin"
+RECIPE = REPOSITORY / "images" / "node" / "Dockerfile"
+DAEMON_LOG = Path("/var/log/trainyard-dockerd.log")
+INOTIFY_INSTANCES = Path("/proc/sys/fs/inotify/max_user_instances")
+INOTIFY_WANTED = 1024  # each systemd takes several; the kernel's default of 128 stops at about 22 containers
+
+Say = Callable[[str], None]
+
+
+def connect() -> docker.DockerClient:
+    """Return a client of a running Docker daemon, starting the daemon when root may.
+
+    Raises:
+        TrainyardError: no daemon answers and none could be started; says which command helps.
+    """
+    client = _answering_client()
+    if client:
+        return client
+    if os.geteuid() != 0:
+        raise TrainyardError("The Docker daemon does not answer. Start it with: sudo systemctl start docker (and join the group docker)")
+    if not shutil.which("dockerd"):
+        raise TrainyardError("Docker is not installed. Install it with: apt-get install docker.io iptables")
+    if Path("/run/systemd/system").is_dir():
+        subprocess.run(["systemctl", "start", "docker"], check=False, capture_output=True)
+    else:
+        with DAEMON_LOG.open("ab") as log:
+            subprocess.Popen(["dockerd"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        client = _answering_client()
+        if client:
+            return client
+        time.sleep(0.5)
+    raise TrainyardError(f"The Docker daemon was started but does not answer within a minute; its log is {DAEMON_LOG} or `journalctl -u docker`.")
+
+
+def _answering_client() -> docker.DockerClient | None:
+    try:
+        client = docker.from_env(timeout=600)
+        client.ping()
+    except (DockerException, OSError):
+        return None
+    return client
+
+
+@dataclass(frozen=True)
+class Image:
+    """A node image, named by the digest of what it is made from, so that a changed recipe makes a new one."""
+
+    release: str = "bookworm"
+
+    @property
+    def tag(self) -> str:
+        """Return the image's name and tag."""
+        digest = hashlib.sha256(RECIPE.read_bytes() + self.release.encode()).hexdigest()[:12]
+        return f"trainyard/node:{self.release}-{digest}"
+
+    def ensure(self, client: docker.DockerClient, say: Say = print) -> str:
+        """Build the image unless it is there, and return its tag.
+
+        The base layer comes from the distribution's archive by mmdebstrap, or, where ``TRAINYARD_BASE_IMAGE`` names an
+        image such as ``debian:12``, from the registry that Docker knows.
+
+        Raises:
+            TrainyardError: the base layer could not be made, or the recipe failed; carries the end of its output.
+        """
+        try:
+            client.images.get(self.tag)
+        except ImageNotFound:
+            base = os.environ.get("TRAINYARD_BASE_IMAGE") or self._bootstrap(client, say)
+            say(f"building the node image {self.tag}")
+            try:
+                client.images.build(path=str(RECIPE.parent), tag=self.tag, buildargs={"BASE": base}, rm=True, forcerm=True)
+            except docker.errors.BuildError as error:
+                tail = "".join(str(line.get("stream", "")) for line in error.build_log)[-1500:]
+                raise TrainyardError(f"The node image could not be built: {error}\n{tail}") from error
+        return self.tag
+
+    def _bootstrap(self, client: docker.DockerClient, say: Say) -> str:
+        base = f"trainyard/base:{self.release}"
+        try:
+            client.images.get(base)
+        except ImageNotFound:
+            if not shutil.which("mmdebstrap"):
+                _install("mmdebstrap")
+            say(f"making the base layer of {self.release} from the distribution's archive")
+            maker = subprocess.Popen(
+                ["mmdebstrap", "--quiet", "--variant=minbase", self.release, "-"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            )
+            output, errors = maker.communicate()
+            if maker.returncode:
+                raise TrainyardError(f"mmdebstrap could not make a base layer of {self.release}:\n{errors.decode()[-1500:]}") from None
+            client.api.import_image_from_data(output, repository="trainyard/base", tag=self.release)
+        return base
+
+
+def _install(package: str) -> None:
+    command = ["apt-get", "install", "-y", "--no-install-recommends", package]
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        raise TrainyardError(f"{package} is not installed. Install it with: sudo {' '.join(command)}")
+    subprocess.run(["apt-get", "update", "-q"], check=False, capture_output=True)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
+    if done.returncode:
+        raise TrainyardError(f"{package} could not be installed:\n{done.stderr[-1500:]}")
+
+
+def systemd_arguments(cgroup_root: Path = Path("/sys/fs/cgroup")) -> dict[str, object]:
+    """Return what `docker run` needs so that systemd is PID 1 in the container, for the cgroup version of this host."""
+    common: dict[str, object] = {
+        "cap_add": ["SYS_ADMIN", "NET_ADMIN", "SYS_NICE"],
+        "security_opt": ["seccomp=unconfined", "apparmor=unconfined"],
+        "tmpfs": {"/run": "", "/run/lock": ""},
+        "stop_signal": "SIGRTMIN+3",
+    }
+    if (cgroup_root / "cgroup.controllers").exists():  # version 2: one hierarchy, of which systemd needs a writable part
+        return {**common, "cgroupns": "private", "volumes": ["/sys/fs/cgroup:/sys/fs/cgroup:rw"]}
+    return {**common, "cgroupns": "private", "volumes": ["/sys/fs/cgroup/systemd:/sys/fs/cgroup/systemd:rw"]}
+
+
+@dataclass
+class Lab:
+    """Some node containers on a network of their own, with the SSH files that reach them.
+
+    Attributes:
+        name: label and prefix of everything made; two labs of different names do not meet.
+        nodes: host names, which are also the names in the inventory.
+        state: folder for the key pair, the known host keys and the ssh_config; made with mode 0700.
+        mounts: read-only folders, path on this machine -> path in every node.
+    """
+
+    name: str
+    nodes: Sequence[str]
+    state: Path
+    image: Image = field(default_factory=Image)
+    mounts: Mapping[Path, str] = field(default_factory=dict)
+    say: Say = print
+
+    def __post_init__(self) -> None:
+        self.client = connect()
+
+    @property
+    def key(self) -> Path:
+        """Return the private key's path."""
+        return self.state / "id_ed25519"
+
+    @property
+    def ssh_config(self) -> Path:
+        """Return the path of the ssh_config that reaches the nodes by name."""
+        return self.state / "ssh_config"
+
+    def up(self) -> None:
+        """Boot the nodes that are not running and write the SSH files; safe to interrupt and to repeat."""
+        self._allow_inotify()
+        self.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._make_key()
+        tag = self.image.ensure(self.client, self.say)
+        network = self._network()
+        for node in self.nodes:
+            self._boot(node, tag, network)
+        self._write_ssh_files()
+
+    def down(self) -> None:
+        """Remove the containers, their network and the state folder."""
+        for container in self._containers():
+            container.remove(force=True, v=True)
+        for network in self.client.networks.list(filters={"label": f"{LABEL}={self.name}"}):
+            network.remove()
+        shutil.rmtree(self.state, ignore_errors=True)
+
+    def execute(self, node: str, command: Sequence[str], *, check: bool = True) -> str:
+        """Run a command as root in a node, beside SSH, and return what it printed.
+
+        Raises:
+            TrainyardError: it failed and ``check`` is set.
+        """
+        status, output = self._container(node).exec_run(list(command), user="root")
+        text = output.decode(errors="replace") if output else ""
+        if check and status:
+            raise TrainyardError(f"{' '.join(command)} failed on {node}:\n{text}")
+        return text
+
+    def address(self, node: str) -> str:
+        """Return a node's IP address on the lab's network."""
+        container = self._container(node)
+        container.reload()
+        return str(container.attrs["NetworkSettings"]["Networks"][self._network_name]["IPAddress"])
+
+    def kill(self, node: str) -> None:
+        """Stop a node at once, as a power cut would."""
+        self._container(node).kill()
+
+    def start(self, node: str) -> None:
+        """Start a stopped node and wait for its sshd."""
+        self._container(node).start()
+        self._wait(node)
+        self._write_ssh_files()
+
+    def restart(self, node: str) -> None:
+        """Restart a node in good order, as a reboot would."""
+        self._container(node).restart(timeout=60)
+        self._wait(node)
+        self._write_ssh_files()
+
+    @property
+    def _network_name(self) -> str:
+        return f"trainyard-{self.name}"
+
+    def _container_name(self, node: str) -> str:
+        return f"trainyard-{self.name}-{node}"
+
+    def _container(self, node: str) -> Container:
+        try:
+            return self.client.containers.get(self._container_name(node))
+        except NotFound as error:
+            raise TrainyardError(f"There is no node {node} in the lab {self.name}. Bring it up with: ./trainyard up") from error
+
+    def _containers(self) -> Iterable[Container]:
+        return self.client.containers.list(all=True, filters={"label": f"{LABEL}={self.name}"})  # type: ignore[no-any-return]
+
+    def _network(self) -> Network:
+        found = self.client.networks.list(names=[self._network_name], filters={"label": f"{LABEL}={self.name}"})
+        return found[0] if found else self.client.networks.create(self._network_name, labels={LABEL: self.name})
+
+    def _allow_inotify(self) -> None:
+        try:
+            if int(INOTIFY_INSTANCES.read_text()) < INOTIFY_WANTED:
+                INOTIFY_INSTANCES.write_text(str(INOTIFY_WANTED))
+        except OSError:
+            pass  # not root, or read-only: three nodes fit into the default
+
+    def _make_key(self) -> None:
+        if self.key.exists() and self.key.with_suffix(".pub").exists():
+            return
+        self.key.unlink(missing_ok=True)  # half a pair, left by an interruption
+        subprocess.run(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"trainyard lab {self.name}", "-f", str(self.key)],
+            check=True,
+            stdin=subprocess.DEVNULL,
+        )
+
+    def _boot(self, node: str, tag: str, network: Network) -> None:
+        name = self._container_name(node)
+        try:
+            container = self.client.containers.get(name)
+            if container.attrs["Config"]["Image"] != tag and container.status == "created":
+                container.remove(force=True)  # never started, and of an older recipe
+                raise NotFound(name)
+        except NotFound:
+            self.say(f"booting {node}")
+            arguments = systemd_arguments()
+            volumes = list(arguments.pop("volumes"))  # type: ignore[call-overload]
+            volumes += [f"{source}:{target}:ro" for source, target in self.mounts.items()]
+            container = self.client.containers.create(
+                tag,
+                name=name,
+                hostname=node,
+                labels={LABEL: self.name},
+                network=network.name,
+                networking_config={network.name: self.client.api.create_endpoint_config(aliases=[node])},
+                volumes=volumes,
+                **arguments,
+            )
+        if container.status != "running":
+            try:
+                container.start()
+            except APIError as error:
+                raise TrainyardError(f"The node {node} could not be started: {error.explanation}") from error
+        self._wait(node)
+
+    def _wait(self, node: str) -> None:
+        """Wait until systemd has started sshd, then let our key in."""
+        deadline = time.monotonic() + 90
+        while "active" not in self.execute(node, ["systemctl", "is-active", "ssh.service", "ssh.socket"], check=False).split():
+            if time.monotonic() > deadline:
+                log = self._container(node).logs(tail=20).decode(errors="replace")
+                raise TrainyardError(f"The node {node} did not boot within 90 seconds. Its last words:\n{log}")
+            time.sleep(0.3)
+        self._authorize(node)
+
+    def _authorize(self, node: str) -> None:
+        public = self.key.with_suffix(".pub").read_text()
+        home = f"/home/{ADMIN}"
+        if public in self.execute(node, ["cat", f"{home}/.ssh/authorized_keys"], check=False):
+            return
+        self.execute(node, ["install", "-d", "-m", "0700", "-o", ADMIN, "-g", ADMIN, f"{home}/.ssh"])
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w") as tar:
+            entry = tarfile.TarInfo("authorized_keys")
+            entry.size, entry.mode = len(public.encode()), 0o600
+            tar.addfile(entry, io.BytesIO(public.encode()))
+        self._container(node).put_archive(f"{home}/.ssh", archive.getvalue())
+        self.execute(node, ["chown", f"{ADMIN}:{ADMIN}", f"{home}/.ssh/authorized_keys"])
+
+    def _write_ssh_files(self) -> None:
+        """Write ssh_config and known_hosts; the host keys are read inside the nodes, not taken off the network."""
+        hosts, config = [], []
+        known = (self.state / "known_hosts").resolve()
+        for node in self.nodes:
+            for line in self.execute(node, ["sh", "-c", "cat /etc/ssh/ssh_host_*_key.pub"]).splitlines():
+                kind, key = line.split()[:2]
+                hosts.append(f"{node} {kind} {key}\n")
+            config.append(
+                f"Host {node}\n  HostName {self.address(node)}\n  HostKeyAlias {node}\n  User {ADMIN}\n"
+                f"  IdentityFile {self.key.resolve()}\n  IdentitiesOnly yes\n"
+                f"  UserKnownHostsFile {known}\n  GlobalKnownHostsFile /dev/null\n  StrictHostKeyChecking yes\n"
+            )
+        _write(self.state / "known_hosts", "".join(hosts))
+        _write(self.ssh_config, "".join(config))
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace a file's content in one step, so that an interruption leaves the old or the new one."""
+    if path.exists() and path.read_text() == text:
+        return
+    beside = path.with_name(path.name + ".new")
+    beside.write_text(text)
+    beside.chmod(0o600)
+    beside.rename(path)

@@ -1,0 +1,7 @@
+"""The one error that commands raise on purpose."""
+
+from __future__ import annotations
+
+
+class TrainyardError(Exception):
+    """Something the user can mend: the message says what happened and what to do, and is shown without a traceback."""

@@ -1,0 +1,9 @@
+"""Where things lie in a checkout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+STATE = REPOSITORY / ".trainyard"
+"""What this checkout made for itself: keys, host keys, reports. Never committed, removed by `trainyard down`."""
