@@ -14,6 +14,7 @@ import subprocess
 import tarfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from docker.models.networks import Network
 
 from trainyard.errors import TrainyardError
 from trainyard.paths import REPOSITORY
+from trainyard.system import install
 
 LABEL = "trainyard.lab"
 ADMIN = "admin"
@@ -44,10 +46,12 @@ def connect() -> docker.DockerClient:
     client = _answering_client()
     if client:
         return client
-    if os.geteuid() != 0:
-        raise TrainyardError("The Docker daemon does not answer. Start it with: sudo systemctl start docker (and join the group docker)")
-    if not shutil.which("dockerd"):
-        raise TrainyardError("Docker is not installed. Install it with: apt-get install docker.io iptables")
+    if os.geteuid() != 0 and shutil.which("dockerd"):
+        raise TrainyardError(
+            "The Docker daemon does not answer. Start it with `sudo systemctl start docker`, and join its group with "
+            "`sudo usermod -aG docker $USER`, then log in anew."
+        )
+    install({"dockerd": "docker.io", "iptables": "iptables"})
     if Path("/run/systemd/system").is_dir():
         subprocess.run(["systemctl", "start", "docker"], check=False, capture_output=True)
     else:
@@ -59,7 +63,9 @@ def connect() -> docker.DockerClient:
         if client:
             return client
         time.sleep(0.5)
-    raise TrainyardError(f"The Docker daemon was started but does not answer within a minute; its log is {DAEMON_LOG} or `journalctl -u docker`.")
+    raise TrainyardError(
+        f"The Docker daemon was started but does not answer within a minute; its log is {DAEMON_LOG} or `journalctl -u docker`."
+    )
 
 
 def _answering_client() -> docker.DockerClient | None:
@@ -104,13 +110,16 @@ class Image:
                 raise TrainyardError(f"The node image could not be built: {error}\n{tail}") from error
         return self.tag
 
+    @property
+    def base(self) -> str:
+        """Return the name and tag of the base layer that is made here."""
+        return f"trainyard/base:{self.release}"
+
     def _bootstrap(self, client: docker.DockerClient, say: Say) -> str:
-        base = f"trainyard/base:{self.release}"
         try:
-            client.images.get(base)
+            client.images.get(self.base)
         except ImageNotFound:
-            if not shutil.which("mmdebstrap"):
-                _install("mmdebstrap")
+            install({"mmdebstrap": "mmdebstrap"})
             say(f"making the base layer of {self.release} from the distribution's archive")
             maker = subprocess.Popen(
                 ["mmdebstrap", "--quiet", "--variant=minbase", self.release, "-"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -119,17 +128,7 @@ class Image:
             if maker.returncode:
                 raise TrainyardError(f"mmdebstrap could not make a base layer of {self.release}:\n{errors.decode()[-1500:]}") from None
             client.api.import_image_from_data(output, repository="trainyard/base", tag=self.release)
-        return base
-
-
-def _install(package: str) -> None:
-    command = ["apt-get", "install", "-y", "--no-install-recommends", package]
-    if os.geteuid() != 0 or not shutil.which("apt-get"):
-        raise TrainyardError(f"{package} is not installed. Install it with: sudo {' '.join(command)}")
-    subprocess.run(["apt-get", "update", "-q"], check=False, capture_output=True)
-    done = subprocess.run(command, check=False, capture_output=True, text=True, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
-    if done.returncode:
-        raise TrainyardError(f"{package} could not be installed:\n{done.stderr[-1500:]}")
+        return self.base
 
 
 def systemd_arguments(cgroup_root: Path = Path("/sys/fs/cgroup")) -> dict[str, object]:
@@ -178,6 +177,7 @@ class Lab:
 
     def up(self) -> None:
         """Boot the nodes that are not running and write the SSH files; safe to interrupt and to repeat."""
+        install({"ssh": "openssh-client"})
         self._allow_inotify()
         self.state.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._make_key()
@@ -187,12 +187,16 @@ class Lab:
             self._boot(node, tag, network)
         self._write_ssh_files()
 
-    def down(self) -> None:
-        """Remove the containers, their network and the state folder."""
+    def down(self, *, images: bool = False) -> None:
+        """Remove the containers, their network, the state folder and, where asked, the images that nobody else uses."""
         for container in self._containers():
             container.remove(force=True, v=True)
         for network in self.client.networks.list(filters={"label": f"{LABEL}={self.name}"}):
             network.remove()
+        if images:
+            for tag in (self.image.tag, self.image.base):
+                with suppress(ImageNotFound, APIError):  # another lab may still run on it
+                    self.client.images.remove(tag)
         shutil.rmtree(self.state, ignore_errors=True)
 
     def execute(self, node: str, command: Sequence[str], *, check: bool = True) -> str:

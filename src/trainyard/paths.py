@@ -6,4 +6,4 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STATE = REPOSITORY / ".trainyard"
-"""What this checkout made for itself: keys, host keys, reports. Never committed, removed by `trainyard down`."""
+"""What this checkout made for itself: reports, and in lab/ the keys and host keys of the lab on this machine. Never committed."""

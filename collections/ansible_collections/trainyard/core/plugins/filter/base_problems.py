@@ -1,0 +1,70 @@
+# Copyright (c) Trainyard contributors
+# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""Filter: what is wrong with the wishes for a node's base."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: base_problems
+short_description: What is wrong with the wishes for a node's base, in words
+version_added: 0.1.0
+description:
+  - Reads the variables of the role C(base) and the facts of a node and returns one sentence for everything that could not be done.
+  - Reads the certificate files on the controller, changes nothing.
+author: Trainyard contributors (@trainyard)
+options:
+  _input:
+    description: The variables of the role, without their prefix.
+    type: dict
+    required: true
+  mirrors:
+    description: The catalogue's mirrors.
+    type: dict
+    required: true
+  platforms:
+    description: The catalogue's operating systems, as distribution -> major versions.
+    type: dict
+    required: true
+  facts:
+    description: The node's facts.
+    type: dict
+    required: true
+"""
+
+EXAMPLES = r"""
+problems: "{{ wishes | trainyard.core.base_problems(mirrors=catalog_mirrors, platforms=catalog_platforms, facts=ansible_facts) }}"
+"""
+
+RETURN = r"""
+_value:
+  description: One sentence for each problem; empty when there is none.
+  type: list
+  elements: str
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.trainyard.core.plugins.module_utils import _base as base
+
+
+def base_problems(
+    wishes: Mapping[str, Any], *, mirrors: Mapping[str, Any], platforms: Mapping[str, Any], facts: Mapping[str, Any]
+) -> list[str]:
+    """Return one sentence for each thing in ``wishes`` that could not be done on a node with ``facts``."""
+    problems = [
+        base.platform_problem(str(facts.get("distribution")), str(facts.get("distribution_major_version")), platforms),
+        base.mirror_problem(str(wishes["package_mirror"]), mirrors),
+        *(base.certificate_problem(str(path), lambda name: Path(name).expanduser().read_text()) for path in wishes["ca_certificates"]),
+        *base.user_problems(wishes["users"], bool(wishes["keys_only"])),
+    ]
+    return [problem for problem in problems if problem]
+
+
+class FilterModule:
+    """What Ansible looks for in a filter file."""
+
+    def filters(self) -> dict[str, Any]:
+        """Return the filters by name."""
+        return {"base_problems": base_problems}

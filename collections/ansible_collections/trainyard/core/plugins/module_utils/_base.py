@@ -1,0 +1,160 @@
+# Copyright (c) Trainyard contributors
+# Simplified BSD License (see https://opensource.org/licenses/BSD-2-Clause)
+"""What is wrong with the wishes for a node's base, said in words; and package sources turned to a mirror."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import difflib
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+_LOGIN = re.compile(r"[a-z_][a-z0-9_-]{0,31}\Z")
+_KEY_TYPES = (
+    "ssh-ed25519",
+    "ssh-rsa",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp521",
+    "sk-ssh-ed25519@openssh.com",
+    "sk-ecdsa-sha2-nistp256@openssh.com",
+)
+
+
+def closest(word: str, known: Iterable[str]) -> str:
+    """Return ' Did you mean X?' for the known word nearest to ``word``, or '' when none is near."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f" Did you mean {near[0]}?" if near else ""
+
+
+def key_problem(line: str) -> str:
+    """Say why a line cannot stand in ``authorized_keys``; '' when it can."""
+    words = line.split()
+    at = next((index for index, word in enumerate(words) if word in _KEY_TYPES), None)
+    if "PRIVATE KEY" in line:
+        return "is a private key; give the public one (the file that ends in .pub)"
+    if at is None or at + 1 >= len(words):
+        return f"is no public key: none of the types {', '.join(_KEY_TYPES[:3])} ... stands in it"
+    try:
+        blob = base64.b64decode(words[at + 1], validate=True)
+    except (binascii.Error, ValueError):
+        return "is no public key: its second part is not base64 (was it cut off?)"
+    length = int.from_bytes(blob[:4], "big")
+    if blob[4 : 4 + length].decode("ascii", "replace") != words[at]:
+        return f"is damaged: it says {words[at]} and holds something else"
+    return ""
+
+
+def user_problems(users: Sequence[Mapping[str, Any]], keys_only: bool) -> list[str]:
+    """Return what is wrong with ``base_users``.
+
+    Args:
+        users: entries of the variable.
+        keys_only: whether passwords are going to be switched off, so that a user without a key could not log in.
+    """
+    problems = []
+    seen: set[str] = set()
+    numbers: dict[int, str] = {}
+    for user in users:
+        name = str(user.get("name", ""))
+        where = f"base_users: the user {name!r}"
+        if not _LOGIN.match(name):
+            problems.append(f"{where} cannot be a login name (lower-case letters, digits, - and _; a letter first; 32 at most).")
+        if name == "root":
+            problems.append(f"{where} is not the lab's to manage.")
+        if name in seen:
+            problems.append(f"{where} stands there twice.")
+        seen.add(name)
+        uid = user.get("uid")
+        if uid is not None:
+            if int(uid) in numbers:
+                problems.append(f"{where} has the uid {uid}, which {numbers[int(uid)]!r} has as well.")
+            numbers[int(uid)] = name
+        if user.get("state", "present") == "absent":
+            continue
+        keys = user.get("keys") or []
+        if keys_only and not keys:
+            problems.append(
+                f"{where} has no entry in keys, and ssh_hardening switches passwords off, so nobody could log in as {name}. "
+                "Add a public key to keys, or set ssh_hardening_enabled: false."
+            )
+        for number, key in enumerate(keys, 1):
+            problem = key_problem(str(key))
+            if problem:
+                problems.append(f"{where}: entry {number} of keys {problem}.")
+    return problems
+
+
+def mirror_problem(mirror: str, mirrors: Mapping[str, Any]) -> str:
+    """Say why ``base_package_mirror`` names no mirror; '' when it does."""
+    if not mirror or mirror in mirrors or re.match(r"https?://[^\s/]+", mirror):
+        return ""
+    return (
+        f"base_package_mirror: {mirror!r} is no mirror that is known.{closest(mirror, mirrors)} "
+        f"Allowed: '' (the system's own), {', '.join(mirrors)}, or a URL that begins with http:// or https://."
+    )
+
+
+def certificate_problem(path: str, read: Callable[[str], str]) -> str:
+    """Say why a file cannot be trusted as a certificate authority; '' when it can."""
+    try:
+        text = read(path)
+    except (OSError, UnicodeDecodeError) as error:
+        return f"base_ca_certificates: {path} cannot be read on the controller ({error.__class__.__name__})."
+    if "PRIVATE KEY" in text:
+        return f"base_ca_certificates: {path} holds a private key, which must not leave its machine; give the certificate alone."
+    if text.count("-----BEGIN CERTIFICATE-----") != 1:
+        return f"base_ca_certificates: {path} must hold exactly one certificate in PEM form (-----BEGIN CERTIFICATE-----)."
+    return ""
+
+
+def platform_problem(distribution: str, major: str, platforms: Mapping[str, Sequence[str]]) -> str:
+    """Say that a node's system is none that Trainyard knows; '' when it is."""
+    if major in [str(known) for known in platforms.get(distribution, [])]:
+        return ""
+    known = ", ".join(f"{name} {version}" for name, versions in platforms.items() for version in versions)
+    return f"This node runs {distribution} {major}, which Trainyard does not know. Known: {known}. Take the node out of the inventory or reinstall it."
+
+
+# --- package sources -------------------------------------------------------------------------------------------------
+
+SAVED_SUFFIX = ".trainyard-saved"
+
+
+def components(sources: Iterable[str]) -> list[str]:
+    """Return the components (main, contrib ...) that package sources of either format name, in a stable order."""
+    found: set[str] = set()
+    for text in sources:
+        for raw in text.splitlines():
+            line = raw.partition("#")[0].strip()
+            if line.lower().startswith("components:"):
+                found.update(line.partition(":")[2].split())
+            elif line.startswith("deb "):
+                words = re.sub(r"\[[^]]*\]", "", line).split()
+                found.update(words[3:])
+    order = ["main", "restricted", "universe", "multiverse", "contrib", "non-free", "non-free-firmware"]
+    return sorted(found or {"main"}, key=lambda word: (order.index(word) if word in order else len(order), word))
+
+
+def mirror_sources(distribution: str, codename: str, main: str, security: str, parts: Sequence[str]) -> str:
+    """Return the text of a deb822 file that takes a distribution's packages from a mirror.
+
+    Args:
+        distribution: ``debian`` or ``ubuntu``; decides the keyring and the name of the security suite.
+        codename: the release, such as ``bookworm``.
+        main: URL of the mirror's archive.
+        security: URL of its security archive.
+        parts: components.
+    """
+    keyring = f"/usr/share/keyrings/{distribution}-archive-keyring.gpg"
+    stanzas = [(main, f"{codename} {codename}-updates"), (security, f"{codename}-security")]
+    return (
+        "# Made by Trainyard (base_package_mirror); the system's own sources lie beside it with the ending "
+        + SAVED_SUFFIX
+        + ".\n"
+        + "\n".join(
+            f"Types: deb\nURIs: {url}\nSuites: {suites}\nComponents: {' '.join(parts)}\nSigned-By: {keyring}\n" for url, suites in stanzas
+        )
+    )

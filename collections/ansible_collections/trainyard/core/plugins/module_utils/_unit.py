@@ -1,0 +1,77 @@
+# Copyright (c) Trainyard contributors
+# Simplified BSD License (see https://opensource.org/licenses/BSD-2-Clause)
+"""What systemd says of a unit, and whether its process runs with what lies on disk now."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+PROPERTIES = (
+    "LoadState",
+    "ActiveState",
+    "UnitFileState",
+    "NeedDaemonReload",
+    "FragmentPath",
+    "DropInPaths",
+    "ExecMainStartTimestamp",
+    "ExecMainStartTimestampMonotonic",
+)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The part of ``systemctl show`` that decides what is to be done.
+
+    Attributes:
+        started: when the main process was started, in seconds of CLOCK_MONOTONIC; 0 when it never was.
+        files: the unit's own files on disk.
+    """
+
+    loaded: bool
+    active: bool
+    enabled: bool
+    needs_reload: bool
+    started: float
+    files: tuple[str, ...]
+
+
+def parse_show(text: str) -> Unit:
+    """Read ``systemctl show --property=...`` of one unit."""
+    values = dict(line.partition("=")[::2] for line in text.splitlines() if "=" in line)
+    files = [path for path in [values.get("FragmentPath", ""), *values.get("DropInPaths", "").split()] if path]
+    return Unit(
+        loaded=values.get("LoadState") == "loaded",
+        active=values.get("ActiveState") in {"active", "reloading", "activating"},
+        enabled=values.get("UnitFileState") in {"enabled", "static", "alias", "generated", "indirect"},
+        needs_reload=values.get("NeedDaemonReload") == "yes",
+        started=int(values.get("ExecMainStartTimestampMonotonic") or 0) / 1e6,
+        files=tuple(files),
+    )
+
+
+def changed_after(started: float, paths: Iterable[str], monotonic: float, wall: float) -> list[str]:
+    """Return the paths whose inode changed after ``started``, or that are gone.
+
+    The change time (ctime) is compared, which a copied modification time cannot fake.
+
+    Args:
+        started: start of the process, seconds of CLOCK_MONOTONIC.
+        paths: files, or folders, of which every file counts.
+        monotonic: CLOCK_MONOTONIC now.
+        wall: CLOCK_REALTIME now; turns the one clock into the other even where the wall clock was set meanwhile.
+    """
+    since = wall - (monotonic - started)
+    later = []
+    for path in paths:
+        try:
+            times = [os.stat(path).st_ctime]
+        except FileNotFoundError:
+            later.append(path)
+            continue
+        if os.path.isdir(path):
+            times += [entry.stat().st_ctime for entry in os.scandir(path)]
+        if max(times) > since:
+            later.append(path)
+    return later

@@ -1,0 +1,185 @@
+"""The project's own checks, as steps that run beside each other where cores allow."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from trainyard.containers import Image, connect, systemd_arguments
+from trainyard.errors import TrainyardError
+from trainyard.paths import REPOSITORY, STATE
+from trainyard.progress import console
+from trainyard.system import install
+
+LOGS = STATE / "test"
+BIN = Path(sys.executable).parent
+COLLECTION = REPOSITORY / "collections" / "ansible_collections" / "trainyard" / "core"
+RELEASES = ("bookworm", "trixie")
+
+PROGRAMS = {"git": "git", "chromium": "chromium", "chromedriver": "chromium-driver", "sshpass": "sshpass", "ssh": "openssh-client"}
+"""What the tests need of the distribution beside what the lab needs."""
+
+NOT_ON_TRIXIE = {
+    "verification": "the proof needs an environment with PyTorch's CPU wheel, which is locked for Debian 12's Python",
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command that passes or fails.
+
+    Attributes:
+        name: also the name of its log.
+        command: words to run in the repository's root.
+        environment: variables beside the inherited ones.
+        alone: whether nothing else may run beside it.
+    """
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    alone: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a step ended; ``skipped`` are the lines in which pytest named skipped tests."""
+
+    step: Step
+    passed: bool
+    seconds: float
+    summary: str
+    skipped: Sequence[str]
+
+
+def quick() -> list[Step]:
+    """Linters, types and unit tests."""
+    scripts = ["trainyard", ".ci/run"]
+    return [
+        Step("ruff", [_bin("ruff"), "check", "."]),
+        Step("ruff-format", [_bin("ruff"), "format", "--check", "."]),
+        Step("mypy", [_bin("mypy")]),
+        Step("yamllint", [_bin("yamllint"), "--strict", "."]),
+        Step("shellcheck", [_bin("shellcheck"), *scripts]),
+        Step("ansible-lint", [_bin("ansible-lint"), "--strict"]),
+        Step("unit", [sys.executable, "-m", "pytest", "-q", "-m", "not nodes and not lab", "-n", "2"]),
+    ]
+
+
+def nodes() -> list[Step]:
+    """What boots containers: tests of single parts, and every Molecule scenario on each release where it can run."""
+    tests = sorted((REPOSITORY / "tests" / "nodes").glob("test_*.py"))
+    steps = [Step(f"nodes-{test.stem[5:]}", [sys.executable, "-m", "pytest", "-q", "-m", "nodes", str(test)]) for test in tests]
+    for release in RELEASES:
+        steps += [molecule(name, release) for name in scenarios() if release == "bookworm" or name not in NOT_ON_TRIXIE]
+    return steps
+
+
+def scenarios() -> list[str]:
+    """Return the names of the Molecule scenarios."""
+    return sorted(path.parent.name for path in (REPOSITORY / "molecule").glob("*/molecule.yml"))
+
+
+def molecule(scenario: str, release: str = "bookworm", command: Sequence[str] = ("test",)) -> Step:
+    """Return the step that runs a Molecule scenario on a release of Debian.
+
+    The scenario's role is the longest role name that its own name begins with.
+
+    Raises:
+        TrainyardError: there is no such scenario.
+    """
+    if scenario not in scenarios():
+        raise TrainyardError(f"There is no scenario {scenario}. There are: {', '.join(scenarios())}")
+    roles = [path.name for path in (REPOSITORY / "roles").iterdir() if scenario == path.name or scenario.startswith(path.name + "_")]
+    wheelhouse = next((word for word in os.environ.get("PIP_FIND_LINKS", "").split() if Path(word).is_dir()), str(STATE / "wheelhouse"))
+    Path(wheelhouse).mkdir(parents=True, exist_ok=True)
+    volumes = systemd_arguments()["volumes"]
+    return Step(
+        f"molecule-{scenario}-{release}",
+        [_bin("molecule"), *command, "-s", scenario],
+        {
+            "TRAINYARD_ROLE": max(roles, key=len),
+            "TRAINYARD_INSTANCE": f"trainyard-{scenario}-{release}".replace("_", "-"),
+            "TRAINYARD_IMAGE": Image(release).tag,
+            "TRAINYARD_CGROUP_VOLUME": volumes[0] if isinstance(volumes, list) else "",
+            "TRAINYARD_WHEELHOUSE": wheelhouse,
+            "MOLECULE_EPHEMERAL_DIRECTORY": str(LOGS / f"molecule-{scenario}-{release}"),
+            "ANSIBLE_CONFIG": "",  # Molecule writes its own
+        },
+    )
+
+
+def lab(pattern: str = "") -> list[Step]:
+    """The end-to-end scenario: the lab of three nodes, from nothing."""
+    return [
+        Step(
+            "lab", [sys.executable, "-m", "pytest", "-q", "-x", "-m", "lab", "tests/lab", *(["-k", pattern] if pattern else [])], alone=True
+        )
+    ]
+
+
+def prepare() -> None:
+    """Have the programs, the daemon and the images that steps with containers need."""
+    install(PROGRAMS)
+    client = connect()
+    for release in RELEASES:
+        Image(release).ensure(client, lambda text: console.print(f"· {text}", highlight=False))
+
+
+def run(steps: Sequence[Step], workers: int = 0) -> int:
+    """Run steps, the ones that may beside each other, and print what became of them; return 0 when all passed."""
+    shutil.rmtree(LOGS, ignore_errors=True)
+    LOGS.mkdir(parents=True, mode=0o700)
+    results: list[Result] = []
+    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+        for future in as_completed([pool.submit(_run, step) for step in steps if not step.alone]):
+            results.append(_show(future.result()))
+    results += [_show(_run(step)) for step in steps if step.alone]
+
+    skipped = [line for result in results for line in result.skipped]
+    for line in skipped:
+        console.print(f"skipped: {line}", highlight=False, markup=False)
+    failed = [result.step.name for result in results if not result.passed]
+    if failed:
+        console.print(f"failed: {', '.join(failed)}; the logs are in {LOGS.relative_to(REPOSITORY)}", highlight=False)
+    tail = f", {len(skipped)} skipped" if skipped else ""
+    print(f"{len(results) - len(failed)} passed, {len(failed)} failed{tail}", flush=True)
+    return 1 if failed else 0
+
+
+def _run(step: Step) -> Result:
+    log = LOGS / f"{step.name}.log"
+    started = time.monotonic()
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "src"), **step.environment}
+    with log.open("wb") as output:
+        done = subprocess.run(
+            step.command, cwd=REPOSITORY, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, check=False, env=environment
+        )
+    text = re.sub(r"\x1b\[[0-9;]*m", "", log.read_text(errors="replace"))
+    counts = re.findall(r"^(?:=+ )?(\d+ \w+(?:, \d+ \w+)*) in [\d.]+s", text, re.MULTILINE)
+    skipped = re.findall(r"^SKIPPED (.*)$", text, re.MULTILINE)
+    return Result(step, done.returncode == 0, time.monotonic() - started, counts[-1] if counts else "", skipped)
+
+
+def _show(result: Result) -> Result:
+    verdict = "passed" if result.passed else "FAILED"
+    console.print(
+        f"{verdict}  {result.step.name:<36} {result.seconds:6.1f} s  {result.summary}", highlight=False, markup=False, soft_wrap=True
+    )
+    if not result.passed:
+        console.print(
+            "\n".join((LOGS / f"{result.step.name}.log").read_text(errors="replace").splitlines()[-40:]), highlight=False, markup=False
+        )
+    return result
+
+
+def _bin(name: str) -> str:
+    return str(BIN / name)

@@ -1,0 +1,53 @@
+"""The command line: one verb, one file in commands/."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from trainyard.commands import apply, down, test, up, verify
+from trainyard.errors import TrainyardError
+
+VERBS = (up, down, apply, verify, test)
+
+EXAMPLES = """\
+examples:
+  ./trainyard up                                a lab of three nodes on this machine, trained and proven
+  ./trainyard apply -i inventory/mylab --check  what would change on your own servers
+  ./trainyard apply -i inventory/mylab          bring them there
+  ./trainyard verify -i inventory/mylab         train every framework again and say what works
+  ./trainyard down                              take the lab on this machine away
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all verbs."""
+    top = argparse.ArgumentParser(
+        prog="trainyard",
+        description="Turns bare Linux machines into a deep-learning lab that provably trains.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for verb in VERBS:
+        verb.register(verbs)
+    return top
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one verb and return the exit status.
+
+    Returns:
+        0 when all went well; 1 when a node did not converge, a proof failed or something the user can mend is wrong; 2 for unusable words;
+        130 when interrupted.
+    """
+    arguments = parser().parse_args(words)
+    try:
+        return int(arguments.run(arguments))
+    except TrainyardError as error:
+        print(f"trainyard: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("trainyard: interrupted; the same command again goes on from here.", file=sys.stderr)
+        return 130

@@ -1,0 +1,1 @@
+"""One file per verb: register() adds its words to the parser, run() does it."""

@@ -1,0 +1,35 @@
+"""``trainyard up``: a lab of three nodes on this machine."""
+
+from __future__ import annotations
+
+import argparse
+
+from trainyard import playbooks
+from trainyard.lab import INVENTORY, lab
+from trainyard.progress import console
+
+
+def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb."""
+    verb = verbs.add_parser("up", help="bring up a lab of three nodes on this machine", description=__doc__)
+    verb.set_defaults(run=run)
+
+
+def run(_arguments: argparse.Namespace) -> int:
+    """Boot the nodes, apply site.yml and show what trains."""
+    here = lab(say=lambda text: console.print(f"· {text}"))
+    here.up()
+    status = playbooks.run(playbooks.SITE, INVENTORY)
+    config, state = (
+        str(path.relative_to(path.cwd())) if path.is_relative_to(path.cwd()) else str(path) for path in (here.ssh_config, here.state)
+    )
+    console.print(
+        f"\nLog in:      ssh -F {config} head"
+        f"\nNotebook:    ssh -F {config} -L 8888:localhost:8888 head     then open https://localhost:8888"
+        f"\nTensorBoard: ssh -F {config} -L 6006:localhost:6006 head     then open https://localhost:6006"
+        f"\nPassword of both: in {state}/secrets/notebook_password (TensorBoard's user is lab)"
+        f"\nAnsible:     . .venv/bin/activate && ansible-playbook site.yml -i inventory/lab",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return status
