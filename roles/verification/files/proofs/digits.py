@@ -2,38 +2,40 @@
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """What every proof of training shares: the data, the order of the batches, the verdict and the one line that is printed.
 
-A proof may be run by hand, in its environment:
+A proof may also be run by hand, with its environment's Python:
 
     /opt/trainyard/envs/pytorch/bin/python /opt/trainyard/verification/proofs/train_pytorch.py --expect-device gpu
+
+Libraries are imported inside functions: they read their limits from the process environment when they are loaded, and one
+that can't be loaded is a verdict like any other.
 """
 
 from __future__ import annotations
 
-import time
-
-_STARTED = time.monotonic()  # before anything slow is imported: the seconds reported are what a user would wait
-
 import argparse
-import glob
 import gzip
 import json
 import os
 import struct
 import sys
+import time
 import traceback
 from collections import namedtuple
+from pathlib import Path
 
+STARTED = time.monotonic()
 BATCH = 64
 CLASSES = 10
 FILTERS = 16
 HIDDEN = 64
 IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+THREAD_LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
 
 # Images are float32 in 0..1, shaped (count, side, side, 1); labels are int64.
 Data = namedtuple("Data", "train_images train_labels test_images test_labels side epochs")
 
-# device: cpu or gpu, asked of the framework about the very tensors it trained; built_for_gpu: whether this build could use one.
-Outcome = namedtuple("Outcome", "version accuracy device device_name built_for_gpu")
+# What a framework says about a tensor that it trained. device: cpu or gpu; built_for_gpu: whether this build could use one.
+Used = namedtuple("Used", "version device device_name built_for_gpu")
 
 
 def load(mnist):
@@ -41,8 +43,9 @@ def load(mnist):
     import numpy
 
     if mnist:
-        train_images, train_labels, test_images, test_labels = _read_npz(mnist) if os.path.isfile(mnist) else _read_idx(mnist)
-        brightest = 255.0
+        source = Path(mnist)
+        train_images, train_labels, test_images, test_labels = _read_idx(source) if source.is_dir() else _read_npz(source)
+        brightest = 255
     else:
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
@@ -51,7 +54,7 @@ def load(mnist):
         train_images, test_images, train_labels, test_labels = train_test_split(
             bunch.images, bunch.target, test_size=0.25, random_state=0, stratify=bunch.target
         )
-        brightest = 16.0
+        brightest = 16
     side = train_images.shape[1]
 
     def shaped(images):
@@ -63,7 +66,7 @@ def load(mnist):
         shaped(test_images),
         test_labels.astype("int64"),
         side,
-        max(3, round(30000 / len(train_images))),  # about as many steps for 1,300 images as for 60,000
+        max(3, round(30000 / len(train_images))),  # few images are shown more often
     )
 
 
@@ -79,11 +82,11 @@ def _read_idx(folder):
 
     arrays = []
     for name in IDX_FILES:
-        path = os.path.join(folder, name)
-        with gzip.open(path + ".gz") if os.path.exists(path + ".gz") else open(path, "rb") as file:
-            dimensions = struct.unpack(">HBB", file.read(4))[2]
-            shape = struct.unpack(">%dI" % dimensions, file.read(4 * dimensions))
-            arrays.append(numpy.frombuffer(file.read(), dtype="uint8").reshape(shape))
+        packed = folder / (name + ".gz")
+        content = gzip.decompress(packed.read_bytes()) if packed.exists() else (folder / name).read_bytes()
+        dimensions = content[3]
+        shape = struct.unpack_from(f">{dimensions}I", content, 4)
+        arrays.append(numpy.frombuffer(content, dtype="uint8", offset=4 + 4 * dimensions).reshape(shape))
     return tuple(arrays)
 
 
@@ -99,61 +102,59 @@ def batches(data):
             yield data.train_images[chosen], data.train_labels[chosen]
 
 
-def no_gpu(framework, built_for_gpu):
+def no_gpu(framework, built_for_gpu, devices=Path("/dev")):
     """Return why a GPU that was expected was not used, and what to do about it."""
     if not built_for_gpu:
         return (
-            "a GPU was expected, but this build of %s can use the CPU only" % framework,
+            f"a GPU was expected, but this build of {framework} can use the CPU only",
             "Choose the environment's GPU variant, or set its device to cpu.",
         )
-    nodes = [path for path in glob.glob("/dev/nvidia[0-9]*") + glob.glob("/dev/kfd") if path]
-    if not nodes:
+    found = sorted(devices.glob("nvidia[0-9]*")) + sorted(devices.glob("kfd"))
+    if not found:
         return (
-            "a GPU was expected, but no CUDA device is visible to %s: this node has no /dev/nvidia0" % framework,
+            f"a GPU was expected, but no CUDA device is visible to {framework}: the node has no {devices}/nvidia0",
             "Look whether `nvidia-smi` lists the GPU on the node; if it does not, the driver is missing or not loaded.",
         )
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     if hidden is not None:
         return (
-            "a GPU was expected, but CUDA_VISIBLE_DEVICES=%s hides it from %s" % (hidden, framework),
+            f"a GPU was expected, but CUDA_VISIBLE_DEVICES={hidden} hides it from {framework}",
             "Unset CUDA_VISIBLE_DEVICES.",
         )
     return (
-        "a GPU was expected and %s exists, but %s could not use it" % (nodes[0], framework),
-        "Compare the CUDA version that `nvidia-smi` shows with the one this environment was built for; a driver may be too old. "
+        f"a GPU was expected and {found[0]} exists, but {framework} could not use it",
+        "Compare the CUDA version that `nvidia-smi` shows with the one this environment was built for: the driver may be too old. "
         "Look also whether the user may open the device file.",
     )
 
 
-def judge(framework, outcome, expected_device, minimum_accuracy):
+def judge(framework, accuracy, used, expected_device, minimum_accuracy):
     """Return (problem, remedy), both empty when the outcome is a proof."""
-    if expected_device == "gpu" and outcome.device != "gpu":
-        return no_gpu(framework, outcome.built_for_gpu)
-    if expected_device and outcome.device != expected_device:
+    if expected_device == "gpu" and used.device != "gpu":
+        return no_gpu(framework, used.built_for_gpu)
+    if expected_device and used.device != expected_device:
         return (
-            "the %s was expected, but %s trained on %s" % (expected_device.upper(), framework, outcome.device_name),
-            "Set the environment's device to %s." % outcome.device,
+            f"the CPU was expected, but {framework} trained on {used.device_name}",
+            "Set the environment's device to gpu.",
         )
-    if not outcome.accuracy >= minimum_accuracy:  # also true for NaN
+    if not accuracy >= minimum_accuracy:  # so that NaN is none either
         return (
-            "%s trained, but reached a test accuracy of %.3f instead of %.3f" % (framework, outcome.accuracy, minimum_accuracy),
-            "A build that computes wrongly for this processor or GPU does this; try another version of the environment.",
+            f"the test accuracy is {accuracy:.3f}, less than {minimum_accuracy:g}",
+            "A build that computes wrongly on this processor or GPU does this: try another version or variant of the environment.",
         )
     return "", ""
 
 
 def prove(framework, train):
-    """Run `train(data)`, print the verdict as one JSON line and exit: 0 when it is a proof, 1 otherwise."""
-    parser = argparse.ArgumentParser(description="Train a small network on handwritten digits with %s." % framework)
+    """Print the verdict on `train(data)`, which returns the test accuracy and what was `Used`, as one JSON line; exit with 0 for a proof, else 1."""
+    parser = argparse.ArgumentParser(description=f"Train a small network on handwritten digits with {framework}.")
     parser.add_argument("--expect-device", choices=("cpu", "gpu"), help="fail unless the training ran there")
     parser.add_argument("--minimum-accuracy", type=float, default=0.95, help="test accuracy to reach, 0..1 (default: %(default)s)")
     parser.add_argument("--mnist", default="", help="train on MNIST: an .npz file in Keras' layout, or a folder of idx files")
     parser.add_argument("--threads", type=int, default=0, help="threads to compute with (default: the framework's own choice)")
     options = parser.parse_args()
     if options.threads:
-        for name in ("OMP", "MKL", "OPENBLAS", "TF_INTRAOP", "TF_INTEROP"):
-            name = "TF_NUM_%s_THREADS" % name[3:] if name.startswith("TF_") else name + "_NUM_THREADS"
-            os.environ[name] = str(options.threads)
+        os.environ.update(dict.fromkeys(THREAD_LIMITS, str(options.threads)))
     # Others may be computing on the same GPU: take memory as it is needed, not all of it.
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -161,14 +162,14 @@ def prove(framework, train):
 
     line = {"framework": framework, "version": "", "device": "", "device_name": "", "accuracy": None}
     try:
-        outcome = train(load(options.mnist))
-        line.update(version=outcome.version, device=outcome.device, device_name=outcome.device_name)
-        line["accuracy"] = round(float(outcome.accuracy), 4)
-        line["problem"], line["remedy"] = judge(framework, outcome, options.expect_device, options.minimum_accuracy)
+        accuracy, used = train(load(options.mnist))
+        line.update(version=used.version, device=used.device, device_name=used.device_name)
+        line["accuracy"] = round(float(accuracy), 4)
+        line["problem"], line["remedy"] = judge(framework, accuracy, used, options.expect_device, options.minimum_accuracy)
     except Exception as error:
         traceback.print_exc()
-        line["problem"], line["remedy"] = "%s: %s" % (type(error).__name__, error), ""
-    line["seconds"] = round(time.monotonic() - _STARTED, 1)
+        line["problem"], line["remedy"] = f"{type(error).__name__}: {error}", ""
+    line["seconds"] = round(time.monotonic() - STARTED, 1)
     print(json.dumps(line))
     sys.stdout.flush()
     sys.stderr.flush()

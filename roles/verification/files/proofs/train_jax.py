@@ -41,27 +41,29 @@ def train(data):
     def step(parameters, speeds, images, labels):
         gradients = jax.grad(loss_of)(parameters, images, labels)
         # stochastic gradient descent with momentum
-        speeds = [0.9 * speed - 0.03 * gradient for speed, gradient in zip(speeds, gradients)]
-        return [parameter + speed for parameter, speed in zip(parameters, speeds)], speeds
+        speeds = jax.tree.map(lambda speed, gradient: 0.9 * speed - 0.03 * gradient, speeds, gradients)
+        return jax.tree.map(jnp.add, parameters, speeds), speeds
 
     for images, labels in digits.batches(data):
         parameters, speeds = step(parameters, speeds, images, labels)
     guesses = logits_of(parameters, data.test_images).argmax(axis=1)
-    used = next(iter(parameters[0].devices()))
-    return digits.Outcome(
-        version=jax.__version__,
-        accuracy=(guesses == data.test_labels).mean(),
-        device="cpu" if used.platform == "cpu" else "gpu",
-        device_name="CPU" if used.platform == "cpu" else "%s (%s)" % (used.device_kind, used),
-        built_for_gpu=_has_gpu_plugin(),
-    )
+    return (guesses == data.test_labels).mean(), used(parameters[0])
 
 
-def _has_gpu_plugin():
+def used(tensor):
     from importlib.metadata import distributions
 
-    names = [distribution.metadata["Name"] or "" for distribution in distributions()]
-    return any(name.startswith(("jax-cuda", "jax-rocm")) for name in names)
+    import jax
+
+    device = next(iter(tensor.devices()))
+    on_cpu = device.platform == "cpu"
+    installed = [distribution.metadata["Name"] or "" for distribution in distributions()]
+    return digits.Used(
+        version=jax.__version__,
+        device="cpu" if on_cpu else "gpu",
+        device_name="CPU" if on_cpu else f"{device.device_kind} ({device})",
+        built_for_gpu=any(name.startswith(("jax-cuda", "jax-rocm")) for name in installed),
+    )
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def train(data):
         nn.Linear(digits.HIDDEN, digits.CLASSES),
     )
     loss_of = nn.CrossEntropyLoss()
-    optimizer = paddle.optimizer.Adam(learning_rate=2e-3, parameters=model.parameters())
+    optimizer = paddle.optimizer.Adam(learning_rate=5e-3, parameters=model.parameters())
 
     def images_of(array):
         return paddle.to_tensor(array.transpose(0, 3, 1, 2))
@@ -32,13 +32,18 @@ def train(data):
         optimizer.clear_grad()
     with paddle.no_grad():
         guesses = model(images_of(data.test_images)).argmax(axis=1).numpy()
-    place = model.parameters()[0].place
+    return (guesses == data.test_labels).mean(), used(model.parameters()[0])
+
+
+def used(tensor):
+    import paddle
+
+    place = tensor.place
     on_cpu = place.is_cpu_place()
-    return digits.Outcome(
+    return digits.Used(
         version=paddle.__version__,
-        accuracy=(guesses == data.test_labels).mean(),
         device="cpu" if on_cpu else "gpu",
-        device_name="CPU" if on_cpu else "%s (gpu:%d)" % (paddle.device.cuda.get_device_name(), place.gpu_device_id()),
+        device_name="CPU" if on_cpu else f"{paddle.device.cuda.get_device_name()} (gpu:{place.gpu_device_id()})",
         built_for_gpu=paddle.is_compiled_with_cuda(),
     )
 

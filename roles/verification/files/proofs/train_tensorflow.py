@@ -35,22 +35,28 @@ def train(data):
     def step(images, labels):
         with tf.GradientTape() as tape:
             loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits_of(images)))
-        for parameter, speed, gradient in zip(parameters, speeds, tape.gradient(loss, parameters)):
-            speed.assign(0.9 * speed - 0.03 * gradient)  # stochastic gradient descent with momentum
-            parameter.assign_add(speed)
+        for index, gradient in enumerate(tape.gradient(loss, parameters)):
+            speeds[index].assign(0.9 * speeds[index] - 0.03 * gradient)  # stochastic gradient descent with momentum
+            parameters[index].assign_add(speeds[index])
 
     for images, labels in digits.batches(data):
         step(tf.constant(images), tf.constant(labels))
     guesses = tf.argmax(logits_of(tf.constant(data.test_images)), axis=1).numpy()
-    used = parameters[0].device.rpartition("device:")[2]  # CPU:0 or GPU:0
+    return (guesses == data.test_labels).mean(), used(parameters[0])
+
+
+def used(tensor):
+    import tensorflow as tf
+
+    device = tensor.device.rpartition("device:")[2]  # CPU:0 or GPU:0
+    on_cpu = device.startswith("CPU")
     name = "CPU"
-    if not used.startswith("CPU"):
+    if not on_cpu:
         details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0])
-        name = "%s (%s)" % (details.get("device_name", "GPU"), used)
-    return digits.Outcome(
+        name = f"{details.get('device_name', 'GPU')} ({device})"
+    return digits.Used(
         version=tf.__version__,
-        accuracy=(guesses == data.test_labels).mean(),
-        device="cpu" if used.startswith("CPU") else "gpu",
+        device="cpu" if on_cpu else "gpu",
         device_name=name,
         built_for_gpu=tf.test.is_built_with_gpu_support(),
     )

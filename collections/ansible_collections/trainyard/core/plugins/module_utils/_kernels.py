@@ -48,7 +48,10 @@ def is_ours(text: str) -> bool:
 
 def plan(present: Mapping[str, str], environments: Iterable[Mapping[str, Any]]) -> Plan:
     """Compare the kernels that are there (name -> text of kernel.json) with the environments that are to have one."""
-    wanted = {str(item["name"]): spec_text(str(item["name"]), str(item["path"]).rstrip("/"), str(item.get("title") or "")) for item in environments}
+    wanted = {
+        str(item["name"]): spec_text(str(item["name"]), str(item["path"]).rstrip("/"), str(item.get("title") or ""))
+        for item in environments
+    }
     foreign = sorted(name for name in wanted if name in present and not is_ours(present[name]))
     return Plan(
         write={name: text for name, text in wanted.items() if present.get(name) != text and name not in foreign},

@@ -10,16 +10,18 @@ from typing import NamedTuple
 
 STRONG_LENGTH = 12
 STRONG_DISTINCT = 6
-RULE = f"at least {STRONG_LENGTH} characters, {STRONG_DISTINCT} of them different, and neither a known word with something added nor a row of the keyboard"
+RULE = (
+    f"at least {STRONG_LENGTH} characters, {STRONG_DISTINCT} of them different, and is neither a known word with something added "
+    "nor a row of the keyboard"
+)
 
 # What is left of a bad password when digits, punctuation and the usual look-alikes are taken off.
-KNOWN = frozenset(
-    """
+_KNOWN = """
     abc admin administrator changeit changeme default deeplearning demo geheim guest hello iloveyou jupyter jupyterhub jupyterlab
     lab letmein login master monkey nimda notebook nvidia pass passwd password passwort pytorch qwerty root sammy secret sesame
     student super superman superuser teacher tensorboard tensorflow test toor trainyard training user welcome woaini
-    """.split()
-)
+"""
+KNOWN = frozenset(_KNOWN.split())
 ROWS = (
     "01234567890123456789",
     "abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyz",
@@ -41,13 +43,19 @@ def weakness(password: str) -> str:
     if len(set(lower)) < STRONG_DISTINCT:
         return f"it has fewer than {STRONG_DISTINCT} different characters"
     bare = re.sub(r"[^a-z0-9]", "", lower)
-    if any(bare in row or bare in row[::-1] for row in ROWS):
-        return "it is a row of the keyboard or the alphabet"
-    for reading in (lower, lower.translate(LOOK_ALIKES)):
+    runs = re.findall(r"[a-z]+|[0-9]+", bare)
+    if _is_row(bare) or all(len(run) >= 3 and _is_row(run) for run in runs):
+        return "it is made of rows of the keyboard or the alphabet"
+    middle = re.sub(r"^[^a-z]+|[^a-z]+$", "", lower)
+    for reading in (lower, middle.translate(LOOK_ALIKES)):
         letters = re.sub(r"[^a-z]", "", reading)
         if letters in KNOWN or _made_of_known_words(letters):
             return "it is a known word with something added"
     return ""
+
+
+def _is_row(text: str) -> bool:
+    return any(text in row or text in row[::-1] for row in ROWS)
 
 
 def _made_of_known_words(letters: str) -> bool:
@@ -83,7 +91,7 @@ class Answer(NamedTuple):
 
 
 def question(password: str, stored: str, only_look: bool) -> str:
-    """Return the hasher's input: keep the stored hash if it is the password's and of today's strength, else make one unless ``only_look``."""
+    """Return the hasher's input: keep a stored hash that is the password's and of today's strength, else make one unless ``only_look``."""
     return json.dumps({"password": password, "hash": stored, "only_look": only_look})
 
 

@@ -1,0 +1,221 @@
+# Copyright (c) Trainyard contributors
+# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""Harden sshd, and prove from the controller that a new login works before the old way is given up."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Mapping
+from typing import Any
+
+from ansible.errors import AnsibleError
+from ansible.plugins.action import ActionBase
+
+MODULE = "trainyard.core.ssh_hardening"
+# Far below the node's timer, which brings the old configuration back meanwhile.
+LOGIN_SECONDS = 15
+PROOF_SECONDS = 30
+
+
+class ActionModule(ActionBase):
+    """Calls the module of the same name in phases, with a new login between them."""
+
+    _supports_check_mode = True
+    _supports_async = False
+
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Run the task."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        self._vars = task_vars or {}
+        transport = str(self._connection.transport).removeprefix("mitogen_")
+        door = "ssh" if transport in {"ssh", "paramiko", "paramiko_ssh"} else "local" if transport == "local" else "other"
+        self._node_args = {**self._task.args, "door": door, "login_user": self._user() if door == "ssh" else ""}
+
+        plan = self._phase("plan")
+        if plan.get("failed") and "refusals" not in plan and door == "ssh":
+            trouble = self._login(None, plan)
+            if trouble:
+                plan["msg"] = f"Nothing was changed. {trouble} (The module said: {plan.get('msg', 'nothing')})"
+        if plan.get("failed") or not plan.get("changed"):
+            return {**result, **plan}
+        if door == "ssh":
+            trouble = self._login(None, plan)
+            if trouble:
+                return {**result, **plan, "changed": False, "failed": True, "msg": f"Nothing was changed. {trouble}", "refusals": [trouble]}
+        if self._task.check_mode:
+            return {**result, **plan}
+
+        applied = self._phase("apply")
+        if applied.get("failed") or not applied.get("changed"):
+            return {**result, **applied}
+        result.update(applied)
+        result["changes"] = plan["changes"]
+        if door == "ssh":
+            trouble = self._login(applied["ports"], applied)
+            if trouble:
+                return {**result, "failed": True, "login_proven": False, **self._roll_back(trouble)}
+            result["login_proven"] = True
+            result["login_proof"] = f"a new login of '{self._node_args['login_user']}'{' and its sudo' if self._by_sudo() else ''} worked"
+        else:
+            result["login_proven"] = False
+            result["login_proof"] = f"not proven: this connection ({transport}) does not lead through sshd"
+        confirmed = self._phase("confirm")
+        if confirmed.get("failed"):
+            return {**result, **confirmed, "login_proven": False}
+        port = self._connection.get_option("port") if door == "ssh" else None
+        if port and int(port) not in applied["ports"]:
+            result["warnings"] = [f"sshd listens on port {applied['ports'][0]} now: set ansible_port to it for {self._vars.get('inventory_hostname')}."]
+        return result
+
+    def _phase(self, phase: str) -> dict[str, Any]:
+        try:
+            found: dict[str, Any] = self._execute_module(
+                module_name=MODULE, module_args={**self._node_args, "phase": phase}, task_vars=self._vars
+            )
+        except AnsibleError as error:
+            return {"failed": True, "msg": str(error)}
+        found.pop("invocation", None)
+        return found
+
+    def _roll_back(self, trouble: str) -> dict[str, Any]:
+        done = self._phase("rollback")
+        if done.get("failed"):
+            seconds = self._node_args.get("rollback_seconds", 60)
+            return {"msg": f"{trouble} The node brings the old configuration back within {seconds} seconds.", "rolled_back": True}
+        if not done.get("rolled_back"):
+            return {"msg": f"{trouble} The node's timer had already brought the old configuration back.", "rolled_back": True}
+        again = self._login(None, {})
+        ending = f"It does not let a new login in either: {again}" if again else "A new login works again."
+        return {"msg": f"{trouble} The old configuration is back. {ending}", "rolled_back": True}
+
+    # --- the login ---------------------------------------------------------------------------------------------
+
+    def _option(self, name: str) -> Any:
+        return self._connection.get_option(name, hostvars=self._vars)
+
+    def _by_sudo(self) -> bool:
+        become = self._connection.become
+        return bool(become) and become.name.rpartition(".")[2] == "sudo" and self._node_args["login_user"] != "root"
+
+    def _user(self) -> str:
+        """Return the account of this connection; where Ansible was told none, the client's configuration knows it."""
+        told = self._option("remote_user")
+        return str(told) if told else self._client("-G").get("user", getpass.getuser())
+
+    def _client(self, *options: str) -> dict[str, str]:
+        """Return the ssh client's configuration for this host."""
+        done = subprocess.run(
+            [*self._ssh(None), *options, self._host()], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+        return dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
+
+    def _host(self) -> str:
+        return str(self._option("host") or self._play_context.remote_addr)
+
+    def _ssh(self, port: int | None) -> list[str]:
+        """Return the ssh command of this connection, without its options that share connections."""
+        words = [self._option("ssh_executable") or "ssh"]
+        for name, value in (
+            ("Port", port or self._option("port")),
+            ("User", self._option("remote_user")),
+            ("IdentityFile", self._option("private_key_file")),
+        ):
+            if value:
+                words += ["-o", f'{name}="{os.path.expanduser(str(value)) if name == "IdentityFile" else value}"']
+        if self._option("host_key_checking") is False:
+            words += ["-o", "StrictHostKeyChecking=no"]
+        for name in ("ssh_args", "ssh_common_args", "ssh_extra_args"):
+            words += shlex.split(self._option(name) or "")
+        return words
+
+    def _login(self, ports: list[int] | None, plan: Mapping[str, Any]) -> str:
+        """Make a new login, and become root in it.
+
+        Args:
+            ports: where sshd listens now; None for where Ansible connects.
+            plan: what the module said; whether passwords are let in is in it.
+
+        Returns:
+            what went wrong, as sentences; empty when it worked.
+        """
+        user = self._node_args["login_user"]
+        port, alias = None, []
+        if ports:
+            known = self._client("-G")
+            if int(known.get("port", "22")) not in ports:
+                port = ports[0]
+                name = known.get("hostname", self._host()).lower()
+                # The host's key is known under its former port.
+                alias = ["-o", "HostKeyAlias=" + known.get("hostkeyalias", name if known.get("port") == "22" else f"[{name}]:{known.get('port')}")]
+        password = self._option("password") if plan.get("passwords") else None
+        methods = "publickey,password,keyboard-interactive" if password else "publickey"
+        words = [
+            *("-o", "ControlMaster=no", "-o", "ControlPath=none", "-o", f"BatchMode={'no' if password else 'yes'}"),
+            *("-o", f"PreferredAuthentications={methods}", "-o", f"ConnectTimeout={LOGIN_SECONDS}", "-v", "-T", *alias),
+        ]
+        ssh, *rest = self._ssh(port)
+        remote, feed = self._remote()
+        status, errors = self._call([ssh, *words, *rest, self._host(), remote], feed, password)
+        said = _words(errors)
+        if status == 255:
+            kind = "" if password else " with a key alone"
+            return (
+                f"A new login as '{user}'{kind} does not work{'' if ports else ' even as things are'} ({said}): the key that Ansible uses "
+                f"(ansible_ssh_private_key_file) must let '{user}' in."
+            )
+        if status:
+            return f"'{user}' can log in, but sudo does not work there ({said}): give the account sudo, or set ansible_become_password."
+        offered = set(",".join(re.findall(r"Authentications that can continue: (\S+)", errors)).split(","))
+        if ports and not plan.get("passwords") and offered & {"password", "keyboard-interactive"}:
+            return f"sshd still lets passwords in ({', '.join(sorted(offered))})."
+        return ""
+
+    def _remote(self) -> tuple[str, str]:
+        """Return the command that proves root, and what it reads: the password goes in by stdin, never in argv."""
+        if not self._by_sudo():
+            return "true", ""
+        target = shlex.quote(self._connection.become.get_option("become_user", playcontext=self._play_context) or "root")
+        secret = self._connection.become.get_option("become_pass", playcontext=self._play_context)
+        return (f"sudo -k -S -p '' -u {target} true", f"{secret}\n") if secret else (f"sudo -k -n -u {target} true", "")
+
+    @staticmethod
+    def _call(command: list[str], feed: str, password: str | None) -> tuple[int, str]:
+        reading: int | None = None
+        if password:
+            reading, writing = os.pipe()
+            os.write(writing, f"{password}\n".encode())
+            os.close(writing)
+            command = ["sshpass", f"-d{reading}", *command]
+        try:
+            done = subprocess.run(
+                command,
+                input=feed,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=PROOF_SECONDS,
+                check=False,
+                pass_fds=[] if reading is None else [reading],
+                env={**os.environ, "LC_ALL": "C"},
+            )
+        except subprocess.TimeoutExpired as error:
+            seen = error.stderr or b""
+            text = seen.decode(errors="replace") if isinstance(seen, bytes) else seen
+            return 255, f"{text}\nno login within {PROOF_SECONDS} seconds"
+        except OSError as error:
+            return 255, str(error)
+        finally:
+            if reading is not None:
+                os.close(reading)
+        return done.returncode, done.stderr
+
+
+def _words(errors: str) -> str:
+    """Return what ssh or sudo said, without the client's debugging lines."""
+    said = [line.strip() for line in errors.splitlines() if line.strip() and not line.startswith(("debug1:", "OpenSSH_", "Warning: Permanently"))]
+    noise = ("Authenticated to ", "Transferred: ", "Bytes per second: ")
+    return " / ".join([line for line in said if not line.startswith(noise)][-3:]) or "nothing"

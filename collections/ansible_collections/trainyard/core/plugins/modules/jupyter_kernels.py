@@ -1,0 +1,156 @@
+#!/usr/bin/python
+# Copyright (c) Trainyard contributors
+# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Jupyter kernels, one for each environment."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: jupyter_kernels
+short_description: Offers Python environments as Jupyter kernels
+version_added: 0.1.0
+description:
+  - Writes a C(kernel.json) for each environment and removes those that this module wrote for environments no longer listed.
+  - Kernels of others are never touched.
+options:
+  folder:
+    description: Folder that holds one folder for each kernel.
+    type: path
+    default: /usr/local/share/jupyter/kernels
+  environments:
+    description: The environments to be offered; an empty list removes all kernels that this module wrote.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name:
+        description: Name of the kernel.
+        type: str
+        required: true
+      path:
+        description: Folder of the environment; its C(bin/python) has to have C(ipykernel).
+        type: path
+        required: true
+      title:
+        description: What people read in the launcher; the name where it is not given.
+        type: str
+author:
+  - Trainyard contributors (@trainyard)
+attributes:
+  check_mode:
+    support: full
+    description: Says what would be done and does nothing.
+  diff_mode:
+    support: full
+    description: Shows the kernels before and after.
+"""
+
+EXAMPLES = r"""
+- name: Offer the environments as kernels
+  trainyard.core.jupyter_kernels:
+    environments:
+      - {name: pytorch, path: /opt/trainyard/envs/pytorch, title: PyTorch 2.13}
+"""
+
+RETURN = r"""
+written:
+  description: Kernels that were, or in check mode would be, written.
+  returned: always
+  type: list
+  elements: str
+removed:
+  description: Kernels that were, or in check mode would be, removed.
+  returned: always
+  type: list
+  elements: str
+"""
+
+import contextlib
+import glob
+import os
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.trainyard.core.plugins.module_utils import _kernels as kernels
+
+
+def present_kernels(folder: str) -> dict[str, str]:
+    """Return the kernels in a folder, name -> text of kernel.json."""
+    found = {}
+    for path in glob.glob(os.path.join(glob.escape(folder), "*", "kernel.json")):
+        with open(path, encoding="utf-8", errors="replace") as file:
+            found[os.path.basename(os.path.dirname(path))] = file.read()
+    return found
+
+
+def write(folder: str, name: str, text: str) -> None:
+    """Put a kernel.json in place in one step."""
+    place = os.path.join(folder, name)
+    os.makedirs(place, mode=0o755, exist_ok=True)
+    beside = os.path.join(place, ".kernel.json.new")
+    with open(beside, "w", encoding="utf-8") as file:
+        os.fchmod(file.fileno(), 0o644)
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, os.path.join(place, "kernel.json"))
+
+
+def remove(folder: str, name: str) -> None:
+    """Remove a kernel.json, and its folder if nothing else is in it."""
+    os.unlink(os.path.join(folder, name, "kernel.json"))
+    with contextlib.suppress(OSError):
+        os.rmdir(os.path.join(folder, name))
+
+
+def main() -> None:
+    """Entry point."""
+    module = AnsibleModule(
+        argument_spec={
+            "folder": {"type": "path", "default": "/usr/local/share/jupyter/kernels"},
+            "environments": {
+                "type": "list",
+                "elements": "dict",
+                "required": True,
+                "options": {
+                    "name": {"type": "str", "required": True},
+                    "path": {"type": "path", "required": True},
+                    "title": {"type": "str"},
+                },
+            },
+        },
+        supports_check_mode=True,
+    )
+    folder, environments = module.params["folder"], module.params["environments"]
+    present = present_kernels(folder)
+    todo = kernels.plan(present, environments)
+    if todo.foreign:
+        module.fail_json(
+            msg=f"{folder} holds kernels of somebody else under the same names: {', '.join(todo.foreign)}. "
+            "Rename the environments or move those."
+        )
+    lacking = [
+        item["path"]
+        for item in environments
+        if not glob.glob(os.path.join(glob.escape(item["path"]), "lib", "python3*", "site-packages", "ipykernel"))
+    ]
+    if lacking and not module.check_mode:  # in check mode the environments may be yet to come
+        module.fail_json(
+            msg=f"No ipykernel is in {', '.join(lacking)}. A kernel needs it: "
+            "make these environments first, with ipykernel among their packages."
+        )
+    if not module.check_mode:
+        for name, text in todo.write.items():
+            write(folder, name, text)
+        for name in todo.remove:
+            remove(folder, name)
+    gone = {name: present[name] for name in [*todo.write, *todo.remove] if name in present}
+    module.exit_json(
+        changed=bool(todo.write or todo.remove),
+        written=sorted(todo.write),
+        removed=todo.remove,
+        diff={"before": "".join(gone[name] for name in sorted(gone)), "after": "".join(todo.write[name] for name in sorted(todo.write))},
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,689 @@
+#!/usr/bin/python
+# Copyright (c) Trainyard contributors
+# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Harden sshd without locking anybody out."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: ssh_hardening
+short_description: Harden sshd without locking anybody out
+version_added: 0.1.0
+description:
+  - Writes one drop-in for sshd that wins over every other file, and asserts that on the effective configuration (C(sshd -T)) and on what the
+    running daemon offers.
+  - The change is judged by sshd in a copy first. What would lock out the account of this connection is refused before anything changes.
+  - A new login with the key alone, and sudo in it, is made from the controller under the new configuration. If it fails, the old configuration comes back at
+    once; if the controller vanishes meanwhile, a timer on the node brings it back.
+  - Lines that make sshd refuse its own configuration are commented out, wherever they stand.
+  - Sessions stay open. The daemon is reloaded whenever it runs with something older than what is on disk.
+author: Trainyard contributors (@trainyard)
+options:
+  profile:
+    description: V(modern) satisfies ssh-audit, V(cis) the CIS benchmark; the two contradict each other.
+    type: str
+    choices: [modern, cis]
+    default: modern
+  config:
+    description:
+      - Deviations from the profile, keyword of sshd_config to value. A list gives several values, C(null) leaves the keyword to the system.
+    type: dict
+    default: {}
+  state:
+    description: V(absent) takes everything back that this module put there, with the same precautions.
+    type: str
+    choices: [present, absent]
+    default: present
+  rollback_seconds:
+    description: How long after the change the node brings the old configuration back by itself unless the new login is proven.
+    type: int
+    default: 60
+  phase:
+    description: Which step to take; set by the action plugin.
+    type: str
+    choices: [plan, apply, confirm, rollback]
+    default: plan
+  login_user:
+    description: The account of this connection; set by the action plugin.
+    type: str
+    default: ''
+  door:
+    description: How this connection reaches the node; set by the action plugin. V(other) does not lead through sshd.
+    type: str
+    choices: [ssh, local, other]
+    default: other
+attributes:
+  check_mode:
+    description: Says what would change, and refuses what would be refused.
+    support: full
+  diff_mode:
+    description: Shows the configuration files.
+    support: full
+notes:
+  - The proof of the login needs a connection over SSH. Over others the result says that nothing was proven.
+"""
+
+EXAMPLES = r"""
+- name: Let in keys only
+  trainyard.core.ssh_hardening:
+
+- name: Follow the CIS benchmark, and let in two accounts
+  trainyard.core.ssh_hardening:
+    profile: cis
+    config:
+      AllowUsers: [admin, backup]
+"""
+
+RETURN = r"""
+changes:
+  description: What is or would be changed, a sentence each.
+  returned: success
+  type: list
+  elements: str
+login_proven:
+  description: Whether a new login under the new configuration was made. Nothing is to be proven when nothing changed.
+  returned: changed and not in check mode
+  type: bool
+login_proof:
+  description: What was proven, or why nothing could be.
+  returned: changed and not in check mode
+  type: str
+refusals:
+  description: What stands against the change, a sentence each.
+  returned: failure
+  type: list
+  elements: str
+rolled_back:
+  description: Whether the old configuration was brought back.
+  returned: when the new one did not work
+  type: bool
+ports:
+  description: The ports that sshd listens on under the wanted configuration.
+  returned: success
+  type: list
+  elements: int
+passwords:
+  description: Whether the wanted configuration lets anybody in with a password.
+  returned: success
+  type: bool
+"""
+
+import contextlib
+import glob
+import grp
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.trainyard.core.plugins.module_utils import _sshd
+from ansible_collections.trainyard.core.plugins.module_utils._sshd import Account, Effective, Files, Refusal
+
+SSHD = "/usr/sbin/sshd"
+REPAIRS = 50
+
+
+def command(*words: str) -> tuple[int, str, str]:
+    """Run a command and return its status and what it printed."""
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, errors="replace")
+    return done.returncode, done.stdout, done.stderr
+
+
+def read(path: str) -> str | None:
+    """Return a file's text, or None where there is none."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read()
+    except OSError:
+        return None
+
+
+def write(path: str, text: str, mode: int) -> None:
+    """Replace a file in one step, keeping its owner and mode where it exists."""
+    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+    beside = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.trainyard")
+    with open(beside, "w", encoding="utf-8", errors="surrogateescape") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        before = os.stat(path)
+        os.chmod(beside, before.st_mode & 0o7777)
+        os.chown(beside, before.st_uid, before.st_gid)
+    except FileNotFoundError:
+        os.chmod(beside, mode)
+    os.rename(beside, path)
+
+
+def configuration() -> Files:
+    """Return all files that make up sshd's configuration, and all in its drop-in folder."""
+    found: Files = {}
+    waiting = [_sshd.MAIN, *glob.glob(_sshd.FOLDER + "/*.conf"), *_sshd.DROP_INS]
+    while waiting:
+        path = waiting.pop()
+        text = None if path in found else read(path)
+        if text is not None:
+            found[path] = text
+            waiting += [other for pattern in _sshd.include_patterns(text) for other in glob.glob(pattern)]
+    return found
+
+
+@contextlib.contextmanager
+def separation_folder() -> Iterator[None]:
+    """Give sshd the folder without which it judges nothing; it is there only while the daemon runs."""
+    if os.path.isdir("/run/sshd"):
+        yield
+        return
+    os.mkdir("/run/sshd", 0o755)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.rmdir("/run/sshd")
+
+
+def judge(files: Mapping[str, str], *options: str) -> tuple[Effective, str, str]:
+    """Let sshd judge a configuration in a copy: what would be effective, what it complains of, and the copy's folder."""
+    root = tempfile.mkdtemp(prefix="trainyard-sshd-", dir="/run" if os.path.isdir("/run") else None)
+    try:
+        for path, text in _sshd.staged(files, root).items():
+            write(path, text, 0o600)
+        with separation_folder():
+            status, output, errors = command(SSHD, "-T", "-f", root + _sshd.MAIN, *options)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+    return (_sshd.effective(output), "", root) if status == 0 else ({}, errors, root)
+
+
+def last_words(errors: str, root: str = "") -> str:
+    """Return the last line of an error output that says something."""
+    lines = [line.replace(root, "") if root else line for line in errors.strip().splitlines()]
+    return lines[-1].strip() if lines else "no message"
+
+
+def repaired(files: Files) -> tuple[Files, Effective, list[str]]:
+    """Switch off the lines that sshd refuses.
+
+    Returns:
+        the files, their effective configuration, and a sentence for each line.
+
+    Raises:
+        Refusal: sshd refuses the configuration for another reason than some lines.
+    """
+    changes: list[str] = []
+    for _ in range(REPAIRS):
+        rules, errors, root = judge(files)
+        if not errors:
+            return files, rules, changes
+        found = _sshd.complaint(errors, root)
+        if not found or found[0] not in files:
+            break
+        path, number, reason = found
+        files = _sshd.switch_off(files, path, number)
+        changes.append(f"switch off {path} line {number}, which sshd refuses: {reason}")
+    raise Refusal(f"sshd refuses its configuration, and not for single lines that could be switched off: {last_words(errors, root)}")
+
+
+def systemctl_show(unit: str, *names: str) -> dict[str, str]:
+    """Return properties of a unit."""
+    _, output, _ = command("systemctl", "show", unit, *(f"--property={name}" for name in names))
+    return dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
+
+
+class Daemon:
+    """The sshd that runs on this node, and systemd's units of it."""
+
+    def __init__(self) -> None:
+        self.service = "ssh.service"
+        found = self._look()
+        if found.get("LoadState") != "loaded":
+            self.service = "sshd.service"
+            found = self._look()
+        self.active = found.get("ActiveState") in {"active", "reloading"}
+        self.pid = int(found.get("MainPID") or 0)
+        listener = systemctl_show("ssh.socket", "ActiveState", "Listen")
+        self.socket_active = listener.get("ActiveState") == "active"
+        self.socket_ports = _sshd.socket_ports(listener.get("Listen", "")) if self.socket_active else set()
+
+    def _look(self) -> dict[str, str]:
+        return systemctl_show(self.service, "LoadState", "ActiveState", "MainPID")
+
+    @property
+    def options(self) -> list[str]:
+        """Return options of its command line that beat its files."""
+        return _sshd.daemon_options((read(f"/proc/{self.pid}/cmdline") or "").replace("\0", " ")) if self.pid else []
+
+    def loaded(self, rules: Effective) -> int | None:
+        """Return when it last read its configuration, in nanoseconds; None where that can't be known.
+
+        sshd writes its PID file at each start and each reload. A reload leaves the process's own start time as it was.
+        """
+        if self.active:
+            with contextlib.suppress(OSError):
+                return os.stat(rules.get("pidfile", [""])[0]).st_mtime_ns
+        return None
+
+    def renew(self, rules: Effective) -> str:
+        """Make it read its configuration, keeping the sessions; returns what went wrong, if anything did."""
+        before = self.loaded(rules)
+        status, _, errors = command("systemctl", "reload" if self.active else "start", self.service)
+        if status:
+            return last_words(errors)
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            found = self._look()
+            self.active, self.pid = found.get("ActiveState") == "active", int(found.get("MainPID") or 0)
+            if found.get("ActiveState") in {"failed", "inactive"}:
+                break
+            after = self.loaded(rules)
+            if self.active and after is not None and after > (before or 0):
+                return self._offers(rules)
+            time.sleep(0.05)
+            if self.active and rules.get("pidfile") == ["none"]:
+                time.sleep(1)
+                return self._offers(rules)
+        _, output, _ = command("journalctl", "-u", self.service, "-n", "3", "-o", "cat", "--no-pager")
+        return f"sshd did not come up with it: {' / '.join(output.split(chr(10))).strip(' /') or 'its journal is empty'}"
+
+    def _offers(self, rules: Effective) -> str:
+        """Ask the listening daemon what it offers; returns what is wrong with that."""
+        targets = _sshd.listen_targets(rules)
+        if self.socket_active:
+            targets = [("0.0.0.0", port) for port in self.socket_ports]
+        wrong, answers = [], 0
+        for address, port in targets:
+            try:
+                offer = ask({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address), port)
+            except (OSError, ValueError) as error:
+                if address not in {"0.0.0.0", "::"}:
+                    wrong.append(f"sshd does not answer at {address} port {port}: {error}")
+                continue
+            answers += 1
+            wrong += _sshd.still_offered(offer, rules)
+        if not answers and not wrong:
+            wrong.append(f"sshd does not answer at port {', '.join(sorted({str(port) for _, port in targets}))}")
+        return "; ".join(sorted(set(wrong)))
+
+
+def ask(address: str, port: int) -> dict[str, list[str]]:
+    """Return what the sshd at an address offers.
+
+    Raises:
+        OSError: nobody answers.
+        ValueError: the answer is no SSH.
+    """
+    with socket.create_connection((address, port), timeout=5) as line, line.makefile("rb") as answer:
+        while not (greeting := answer.readline(256)).startswith(b"SSH-"):
+            if not greeting:
+                raise ValueError("no greeting")
+        line.sendall(b"SSH-2.0-trainyard\r\n")
+        length = int.from_bytes(answer.read(4), "big")
+        if not 0 < length < 65536:
+            raise ValueError("no SSH packet")
+        packet = answer.read(length)
+    return _sshd.kexinit(packet[1:])
+
+
+def account(name: str, rules: Effective) -> Account:
+    """Return what the node knows about a user.
+
+    Raises:
+        Refusal: there is no such user.
+    """
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError:
+        raise Refusal(f"There is no account '{name}' on this node, though this connection uses it.") from None
+    shadow = next((line.split(":") for line in (read("/etc/shadow") or "").splitlines() if line.startswith(name + ":")), [])
+    paths = _sshd.key_files(name, entry.pw_dir, entry.pw_uid, rules)
+    return Account(
+        name=name,
+        uid=entry.pw_uid,
+        groups=[grp.getgrgid(number).gr_name for number in os.getgrouplist(name, entry.pw_gid) if _is_group(number)],
+        shell=entry.pw_shell or "/bin/sh",
+        shell_runs=os.access(entry.pw_shell or "/bin/sh", os.X_OK),
+        password=shadow[1] if len(shadow) > 1 else entry.pw_passwd,
+        expires=int(shadow[7]) if len(shadow) > 7 and shadow[7].isdigit() else None,
+        keys=sum(_sshd.count_keys(read(path) or "") for path in paths),
+        key_files=paths,
+    )
+
+
+def _is_group(number: int) -> bool:
+    try:
+        grp.getgrgid(number)
+    except KeyError:
+        return False
+    return True
+
+
+def survey(rules: Effective, today: int) -> tuple[list[str], list[str]]:
+    """Return the accounts that could log in with a key and become root, and those that could log in only."""
+    able, rest = [], []
+    for entry in pwd.getpwall():
+        if entry.pw_uid != 0 and entry.pw_uid < 1000:
+            continue
+        who = account(entry.pw_name, rules)
+        if not who.keys or _sshd.kept_out(who, rules, today):
+            continue
+        _, output, _ = command("sudo", "-n", "-l", "-U", who.name) if shutil.which("sudo") else (1, "", "")
+        (able if who.uid == 0 or "may run the following" in output else rest).append(who.name)
+    return able, rest
+
+
+class Plan:
+    """What is to be changed on this node, and what stands against it."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self.options = options
+        self.daemon = Daemon()
+        self.refusals: list[str] = []
+        self._rules: dict[str, Effective] = {}
+        self.current = configuration()
+        if _sshd.MAIN not in self.current or not os.access(SSHD, os.X_OK):
+            raise Refusal(f"There is no sshd to harden on this node ({SSHD}, {_sshd.MAIN}): apt-get install openssh-server")
+        self.base, rules, self.changes = repaired(_sshd.remove(self.current))
+        self.broken = bool(self.changes)
+        if options["state"] == "present":
+            self._present(rules)
+        else:
+            self.wanted, self.rules, self.settings = self.base, rules, {}
+            self.others = dict.fromkeys([_sshd.STRONG_MODULI, _sshd.RSA_KEY, _sshd.RSA_KEY + ".pub"])
+            self.keys: list[str] = []
+        self._who()
+        self._compare()
+
+    def _present(self, base_rules: Effective) -> None:
+        defaults, errors, root = judge({_sshd.MAIN: ""})
+        present = [(path, read(path + ".pub") or "") for path in base_rules.get("hostkey", [])]
+        if os.path.exists(_sshd.RSA_KEY):
+            present.append((_sshd.RSA_KEY, read(_sshd.RSA_KEY + ".pub") or ""))
+        self.settings = _sshd.wanted_settings(self.options["profile"], self.options["config"], _sshd.host_keys(present), defaults)
+        text = _sshd.drop_in(self.options["profile"], self.settings)
+        self.wanted = _sshd.place(self.base, text)
+        self.keys = [
+            path
+            for path in (_sshd.ED25519_KEY, _sshd.RSA_KEY)
+            if path in self.settings.get("HostKey", []) and not (os.path.exists(path) and os.path.exists(path + ".pub"))
+        ]
+        self.others: dict[str, str | None] = {_sshd.STRONG_MODULI: None}
+        if self.settings.get("ModuliFile") == [_sshd.STRONG_MODULI]:
+            self.others[_sshd.STRONG_MODULI] = _sshd.strong_moduli(read(_sshd.MODULI) or "")
+        expected, errors, root = judge({_sshd.MAIN: text})
+        if errors:
+            found = _sshd.complaint(errors, root)
+            line = text.splitlines()[found[1] - 1].split() if found else ["?"]
+            raise Refusal(f"sshd does not accept ssh_hardening_config.{line[0]} ('{' '.join(line[1:])}'): {last_words(errors, root)}")
+        self.rules, errors, root = judge(self.wanted, *self.daemon.options)
+        if errors:
+            raise Refusal(f"sshd would refuse its configuration: {last_words(errors, root)}")
+        options = self.daemon.options
+        self.refusals += _sshd.overridden(self.wanted, self.settings, expected, self.rules, options=options)
+        for name in dict.fromkeys(["root", self.options["login_user"] or "root"]):
+            if not self.refusals:
+                self.refusals += _sshd.overridden(self.wanted, self.settings, expected, self._rules_for(name), name, options)
+        self._listening()
+
+    def _rules_for(self, name: str) -> Effective:
+        if name in self._rules:
+            return self._rules[name]
+        rules, errors, root = judge(self.wanted, *self.daemon.options, "-C", f"user={name},host=,addr=192.0.2.1,laddr=192.0.2.2,lport=22,rdomain=")
+        if errors:
+            raise Refusal(f"sshd would refuse its configuration: {last_words(errors, root)}")
+        self._rules[name] = rules
+        return rules
+
+    def _listening(self) -> None:
+        """Refuse addresses and ports that the daemon would not get."""
+        own = {name.lower() for name in self.settings}
+        targets = _sshd.listen_targets(self.rules)
+        if self.daemon.socket_active:
+            ports = {port for _, port in targets}
+            if own & {"port", "listenaddress"} and ports != self.daemon.socket_ports:
+                self.refusals.append(
+                    f"ssh.socket listens on this node, on port {_numbers(self.daemon.socket_ports)}, and would ignore ssh_hardening_config.Port "
+                    f"({_numbers(ports)}): let the daemon listen itself (systemctl disable --now ssh.socket; systemctl enable --now ssh.service), "
+                    "set ListenStream in ssh.socket, or leave Port out."
+                )
+            return
+        if not own & {"port", "listenaddress"}:
+            return
+        taken = {port for _, port in _sshd.listen_targets(judge(self.current)[0] or {})}
+        for address, port in targets:
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+            with socket.socket(family, socket.SOCK_STREAM) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                try:
+                    probe.bind((address, 0 if port in taken else port))
+                except OSError as error:
+                    name = "ListenAddress" if port in taken else "Port"
+                    self.refusals.append(
+                        f"ssh_hardening_config.{name}: sshd could not listen at {address} port {port} on this node ({error.strerror}): "
+                        "give an address of this node and a port that nothing else has."
+                    )
+
+    def _who(self) -> None:
+        """Refuse what would keep out the account of this connection."""
+        today = int(time.time() // 86400)
+        name, door = self.options["login_user"], self.options["door"]
+        if door == "other":
+            return
+        if door == "ssh" and not self.daemon.active and not self.daemon.socket_active:
+            self.refusals.append("Neither ssh.service nor ssh.socket is active: systemd does not run the sshd of this connection. Start ssh.service.")
+        if door == "ssh" and name:
+            rules = self._rules_for(name)
+            against = _sshd.kept_out(account(name, rules), rules, today)
+            if name == "root" and against:
+                able, rest = survey(rules, today)
+                against.append(
+                    f"Accounts with a key and sudo here: {', '.join(able) or 'none'}; with a key but no sudo: {', '.join(rest) or 'none'}."
+                )
+            self.refusals += against
+        if door == "local":
+            able, rest = survey(self.rules, today)
+            if not able:
+                self.refusals.append(
+                    "No account on this node could log in with a key and become root afterwards "
+                    f"(a key but no sudo: {', '.join(rest) or 'none'}): give an admin a key and sudo first (base_users gives keys)."
+                )
+
+    def _compare(self) -> None:
+        """Find out what differs, on disk and in the running daemon."""
+        self.writes: dict[str, str | None] = {
+            path: self.wanted.get(path) for path in sorted({*self.current, *self.wanted}) if self.current.get(path) != self.wanted.get(path)
+        }
+        self.writes.update({path: text for path, text in self.others.items() if read(path) != text})
+        words = {True: "remove", False: "write"}
+        self.changes += [f"{words[text is None]} {path}" for path, text in self.writes.items()]
+        self.changes += [f"make the host key {path}" for path in self.keys]
+        self.pending = os.path.exists(_sshd.ROLLBACK)
+        if self.pending:
+            self.changes.append("prove a configuration that an interrupted run left unproven")
+        self.stale = self._is_stale()
+        if self.stale:
+            self.changes.append("reload sshd, which runs with an older configuration than the one on disk")
+
+    def _is_stale(self) -> bool:
+        loaded = self.daemon.loaded(self.rules)
+        if loaded is None:
+            return False
+        paths = [_sshd.FOLDER, *self.current, *self.rules.get("hostkey", [])]
+        return any(os.stat(path).st_ctime_ns > loaded for path in paths if os.path.exists(path))
+
+    def report(self) -> dict[str, Any]:
+        """Return the module's result."""
+        shown = [path for path in self.writes if path not in {_sshd.STRONG_MODULI, _sshd.RSA_KEY, _sshd.RSA_KEY + ".pub"}]
+        ports = self.daemon.socket_ports or {port for _, port in _sshd.listen_targets(self.rules)}
+        return {
+            "changed": bool(self.changes),
+            "changes": self.changes,
+            "ports": sorted(ports),
+            "passwords": "yes" in (self.rules.get("passwordauthentication", []) + self.rules.get("kbdinteractiveauthentication", [])),
+            "diff": [
+                {
+                    "before_header": path,
+                    "after_header": path,
+                    "before": self.current.get(path, ""),
+                    "after": self.wanted.get(path, ""),
+                }
+                for path in shown
+            ],
+        }
+
+    def apply(self) -> None:
+        """Change the node, with the way back armed first.
+
+        Raises:
+            Refusal: it did not work; the old configuration is back.
+        """
+        try:
+            self._save()
+            self._land()
+        except Exception as error:
+            restore()
+            raise Refusal(f"{error}. The old configuration is back.") from error
+
+    def _save(self) -> None:
+        """Keep what is there now, and arm the timer."""
+        shutil.rmtree(_sshd.ROLLBACK, ignore_errors=True)
+        os.makedirs(_sshd.ROLLBACK, mode=0o700)
+        # A configuration that sshd refuses is no way back; the repaired one is.
+        old = self.base if judge(self.current)[1] else self.current
+        gone = [half for path in self.keys for half in (path, path + ".pub") if not os.path.exists(half)]
+        saved: dict[str, str] = {}
+        for number, path in enumerate(self.writes):
+            before = old.get(path) if path in self.current else read(path)
+            if before is None:
+                gone.append(path)
+                continue
+            saved[path] = f"{_sshd.ROLLBACK}/{number}"
+            shutil.copy2(path, saved[path])
+            write(saved[path], before, 0o600)
+        write(f"{_sshd.ROLLBACK}/restore.sh", _sshd.rollback_script(saved, gone, self.daemon.service, SSHD), 0o700)
+        for path, text in _sshd.rollback_units(self.options["rollback_seconds"]).items():
+            write(path, text, 0o644)
+        wants = f"{_sshd.UNITS}/timers.target.wants"
+        os.makedirs(wants, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            os.symlink(f"../{_sshd.UNIT}.timer", f"{wants}/{_sshd.UNIT}.timer")
+        for words in (["daemon-reload"], ["restart", f"{_sshd.UNIT}.timer"]):
+            status, _, errors = command("systemctl", *words)
+            if status:
+                raise Refusal(f"The timer that would bring the old configuration back could not be armed: {last_words(errors)}")
+
+    def _land(self) -> None:
+        if self.broken:
+            for path, text in self.current.items():
+                write(_sshd.REPAIRED + path, text, 0o600)
+        for path in self.keys:
+            kind = ["-t", "ed25519"] if path == _sshd.ED25519_KEY else ["-t", "rsa", "-b", str(_sshd.RSA_BITS)]
+            for half in (path, path + ".pub"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(half)
+            status, _, errors = command("ssh-keygen", "-q", *kind, "-N", "", "-f", path)
+            if status:
+                raise Refusal(f"The host key {path} could not be made: {last_words(errors)}")
+        # The main file comes last: without its Include nothing of ours is read.
+        for path in sorted(self.writes, key=lambda path: (path == _sshd.MAIN, path)):
+            text = self.writes[path]
+            if text is not None:
+                write(path, text, 0o644)
+            else:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
+        with separation_folder():
+            status, _, errors = command(SSHD, "-t")
+        if status:
+            raise Refusal(f"sshd refuses the new configuration: {last_words(errors)}")
+        if self.daemon.active:
+            wrong = self.daemon.renew(self.rules)
+            if wrong:
+                raise Refusal(wrong)
+
+
+def _numbers(ports: set[int]) -> str:
+    return ", ".join(str(port) for port in sorted(ports))
+
+
+def quiet_timer() -> None:
+    """Hold the timer of an interrupted run, and let it finish if it is already at work."""
+    command("systemctl", "stop", f"{_sshd.UNIT}.timer")
+    deadline = time.monotonic() + 20
+    while systemctl_show(f"{_sshd.UNIT}.service", "ActiveState").get("ActiveState") == "activating" and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def restore() -> bool:
+    """Bring the old configuration back; False when there is nothing to bring back."""
+    quiet_timer()
+    script = f"{_sshd.ROLLBACK}/restore.sh"
+    if not os.path.exists(script):
+        return False
+    command("/bin/sh", script)
+    return True
+
+
+def confirm(state: str) -> None:
+    """Give the old configuration up: the new login is proven.
+
+    Raises:
+        Refusal: too late, the timer has brought it back.
+    """
+    quiet_timer()
+    if not os.path.exists(f"{_sshd.ROLLBACK}/restore.sh"):
+        raise Refusal("The new login was proven too late: the node's timer had brought the old configuration back. Run it again.")
+    for step in ("disable", "clear"):
+        command("/bin/sh", "-c", _sshd.forget_commands(step))
+    if state == "absent":
+        shutil.rmtree(_sshd.STATE, ignore_errors=True)
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "profile": {"type": "str", "choices": ["modern", "cis"], "default": "modern"},
+            "config": {"type": "dict", "default": {}},
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "rollback_seconds": {"type": "int", "default": 60},
+            "phase": {"type": "str", "choices": ["plan", "apply", "confirm", "rollback"], "default": "plan"},
+            "login_user": {"type": "str", "default": ""},
+            "door": {"type": "str", "choices": ["ssh", "local", "other"], "default": "other"},
+        },
+        supports_check_mode=True,
+    )
+    if os.geteuid() != 0:
+        module.fail_json(msg="ssh_hardening needs root on the node: set ansible_become to true, or connect as root.")
+    if not 10 <= module.params["rollback_seconds"] <= 110:
+        module.fail_json(msg="ssh_hardening_rollback_seconds must be from 10 to 110: enough for a login, and below two minutes.")
+    phase = "plan" if module.check_mode else module.params["phase"]
+    try:
+        if phase == "rollback":
+            module.exit_json(changed=True, rolled_back=restore())
+        if phase == "confirm":
+            confirm(module.params["state"])
+            module.exit_json(changed=True)
+        plan = Plan(module.params)
+        if plan.refusals:
+            module.fail_json(msg="Nothing was changed. " + " ".join(plan.refusals), refusals=plan.refusals)
+        if phase == "apply":
+            if plan.pending:  # an interrupted run: go back to before it, so that its copy stays the way back
+                restore()
+                plan = Plan(module.params)
+            if plan.changes:
+                plan.apply()
+        module.exit_json(**plan.report())
+    except Refusal as refusal:
+        module.fail_json(msg=str(refusal), refusals=[str(refusal)])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""Wishes for a node's base that are refused, and the words for it."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from ansible_collections.trainyard.core.plugins.module_utils import _base as base
+
+MIRRORS = {"tuna": {}, "ustc": {}, "aliyun": {}}
+
+
+@pytest.fixture(scope="module")
+def key(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A real public key."""
+    path = tmp_path_factory.mktemp("key") / "id"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "alice", "-f", str(path)], check=True)
+    return path.with_suffix(".pub").read_text().strip()
+
+
+def test_a_real_key_passes_with_and_without_options(key: str) -> None:
+    assert base.key_problem(key) == ""
+    assert base.key_problem(f'from="10.0.0.0/8",no-agent-forwarding {key}') == ""
+
+
+@pytest.mark.parametrize(
+    "line,says",
+    [
+        ("", "is no public key"),
+        ("alice@laptop", "is no public key"),
+        ("ssh-ed25519 AAAAC3Nza", "not base64"),
+        ("ssh-ed25519 AAAAB3NzaC1yc2EAAAADAQABAAAAgQ==", "is damaged"),
+        ("-----BEGIN OPENSSH PRIVATE KEY-----", "is a private key"),
+    ],
+)
+def test_what_is_no_key_is_said(line: str, says: str) -> None:
+    assert says in base.key_problem(line)
+
+
+def test_a_user_without_a_key_is_refused_while_passwords_are_switched_off() -> None:
+    users = [{"name": "alice"}]
+    (problem,) = base.user_problems(users, keys_only=True)
+    assert problem.startswith("base_users: the user 'alice' has no entry in keys, and ssh_hardening switches passwords off")
+    assert "ssh_hardening_enabled: false" in problem
+    assert base.user_problems(users, keys_only=False) == []
+    assert base.user_problems([{"name": "alice", "state": "absent"}], keys_only=True) == []
+
+
+def test_names_twice_numbers_twice_root_and_odd_names_are_refused(key: str) -> None:
+    users = [{"name": name, "keys": [key], "uid": 2000} for name in ("bob", "bob", "root", "Über", "4all")]
+    text = " ".join(base.user_problems(users, keys_only=True))
+    assert "'bob' stands there twice" in text
+    assert "'bob' has the uid 2000, which 'bob' has as well" in text
+    assert "'root' is not the lab's to manage" in text
+    assert "'Über' cannot be a login name" in text
+    assert "'4all' cannot be a login name" in text
+
+
+def test_a_mirror_that_is_none_is_refused_with_the_nearest_name() -> None:
+    assert base.mirror_problem("tunna", MIRRORS) == (
+        "base_package_mirror: 'tunna' is no mirror that is known. Did you mean tuna? "
+        "Allowed: '' (the system's own), tuna, ustc, aliyun, or a URL that begins with http:// or https://."
+    )
+    for fine in ("", "ustc", "https://mirror.example.edu/debian"):
+        assert base.mirror_problem(fine, MIRRORS) == ""
+
+
+def test_certificates_are_looked_at_before_they_are_trusted(tmp_path: Path) -> None:
+    def problem(text: str) -> str:
+        return base.certificate_problem("ca.pem", lambda _path: text)
+
+    one = "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n"
+    assert problem(one) == ""
+    assert "exactly one certificate" in problem(one + one)
+    assert "exactly one certificate" in problem("hello")
+    assert "holds a private key" in problem(one + "-----BEGIN RSA PRIVATE KEY-----")
+    assert "cannot be read on the controller" in base.certificate_problem("gone.pem", lambda path: (tmp_path / path).read_text())
+
+
+def test_a_platform_that_is_not_known_is_said_with_those_that_are() -> None:
+    platforms = {"Debian": ["12", "13"]}
+    assert base.platform_problem("Debian", "12", platforms) == ""
+    assert "runs Fedora 44, which Trainyard does not know. Known: Debian 12, Debian 13." in base.platform_problem("Fedora", "44", platforms)
+
+
+def test_components_are_read_from_both_formats() -> None:
+    assert base.components(["deb http://x/debian bookworm main contrib # non-free\n"]) == ["main", "contrib"]
+    assert base.components(["deb [arch=amd64 signed-by=/k.gpg] http://x bookworm main non-free-firmware"]) == ["main", "non-free-firmware"]
+    assert base.components(["Types: deb\nComponents: universe main\n"]) == ["main", "universe"]
+    assert base.components([]) == ["main"]
+
+
+def test_the_mirrors_file_names_archive_security_suites_and_keyring() -> None:
+    text = base.mirror_sources("debian", "bookworm", "http://m/debian", "http://m/debian-security", ["main", "contrib"])
+    assert "URIs: http://m/debian\nSuites: bookworm bookworm-updates\nComponents: main contrib\n" in text
+    assert "URIs: http://m/debian-security\nSuites: bookworm-security\n" in text
+    assert text.count("Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg") == 2

@@ -1,0 +1,56 @@
+"""When a daemon runs with something older than what is on disk."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from ansible_collections.trainyard.core.plugins.module_utils import _unit as systemd
+
+SHOW = """\
+LoadState=loaded
+ActiveState=active
+UnitFileState=enabled
+NeedDaemonReload=no
+FragmentPath=/etc/systemd/system/demo.service
+DropInPaths=/etc/systemd/system/demo.service.d/a.conf /run/systemd/system/demo.service.d/b.conf
+ExecMainStartTimestamp=Fri 2026-11-20 10:00:00 UTC
+ExecMainStartTimestampMonotonic=81500000
+"""
+
+
+def test_a_units_state_and_files_are_read() -> None:
+    unit = systemd.parse_show(SHOW)
+    assert (unit.loaded, unit.active, unit.enabled, unit.needs_reload, unit.started) == (True, True, True, False, 81.5)
+    assert unit.files[0] == "/etc/systemd/system/demo.service"
+    assert len(unit.files) == 3
+
+
+def test_a_unit_that_systemd_does_not_know() -> None:
+    unit = systemd.parse_show("LoadState=not-found\nActiveState=inactive\nUnitFileState=\nExecMainStartTimestampMonotonic=0\n")
+    assert (unit.loaded, unit.active, unit.enabled, unit.started, unit.files) == (False, False, False, 0.0, ())
+
+
+def test_only_files_that_changed_after_the_start_count(tmp_path: Path) -> None:
+    folder = tmp_path / "conf.d"
+    folder.mkdir()
+    file = folder / "a.conf"
+    file.write_text("1")
+    now, wall = time.monotonic(), time.time()
+    assert systemd.changed_after(now + 1, [str(file), str(folder)], now + 2, wall + 2) == []
+    assert systemd.changed_after(now - 10, [str(file)], now, wall) == [str(file)]
+
+
+def test_a_file_copied_with_an_old_modification_time_counts_all_the_same(tmp_path: Path) -> None:
+    file = tmp_path / "a.conf"
+    file.write_text("1")
+    os.utime(file, (0, 0))
+    assert systemd.changed_after(time.monotonic() - 10, [str(file)], time.monotonic(), time.time()) == [str(file)]
+
+
+def test_a_file_inside_a_folder_and_a_missing_file_count(tmp_path: Path) -> None:
+    (tmp_path / "new.conf").write_text("1")
+    since = time.monotonic() - 10
+    assert systemd.changed_after(since, [str(tmp_path)], time.monotonic(), time.time()) == [str(tmp_path)]
+    assert systemd.changed_after(since, [str(tmp_path / "gone")], time.monotonic(), time.time()) == [str(tmp_path / "gone")]

@@ -1,0 +1,43 @@
+"""What a node is like: its files, and whether its daemons run with them. Two nodes can be compared by it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from trainyard.containers import Lab
+
+SCRIPT = Path(__file__).with_name("node_state.py")
+
+# Different on every node by its nature: keys, certificates, salted hashes; times and caches; what apt and systemd keep for themselves.
+VOLATILE = re.compile(
+    r"/(ssh_host_\w+(\.pub)?|machine-id|ld\.so\.cache|mtab|resolv\.conf|hosts|hostname|[^/]*\.lock|[^/]*-)$"
+    r"|/__pycache__(/|$)|\.(pyc|pem|crt|key)$|hash|password|cookie|secret"
+    r"|^/etc/(ssl/certs|alternatives|rc.\.d|ca-certificates\.conf|apt|passwd|shadow|group|gshadow|subuid|subgid)(/|$)"
+    r"|^/opt/trainyard/(cache|proofs)/"
+)
+
+
+def of(lab: Lab, node: str) -> dict[str, Any]:
+    """Return a node's state, without what differs on every node by its nature."""
+    state: dict[str, Any] = json.loads(lab.execute(node, ["python3", "-c", SCRIPT.read_text()]))
+    state["files"] = {path: entry for path, entry in state["files"].items() if not VOLATILE.search(path)}
+    return state
+
+
+def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """Name what differs between two states."""
+    found = []
+    for part, mine in one.items():
+        theirs = other[part]
+        if isinstance(mine, dict):
+            found += [
+                f"{part}: {key}: {mine.get(key)} != {theirs.get(key)}"
+                for key in sorted({*mine, *theirs})
+                if mine.get(key) != theirs.get(key)
+            ]
+        elif mine != theirs:
+            found.append(f"{part}: {mine} != {theirs}")
+    return found

@@ -1,0 +1,98 @@
+"""End to end: from nothing to models that train on three nodes; again, with nothing to do; and looking without touching."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.lab.conftest import site, trainyard
+from trainyard.containers import Lab
+from trainyard.paths import STATE
+
+pytestmark = pytest.mark.lab
+
+NODES = ["head", "node1", "node2"]
+FRAMEWORKS = ["tensorflow", "pytorch", "keras", "paddle", "jax"]
+
+
+def test_up_ends_with_every_framework_trained_on_every_node(up: subprocess.CompletedProcess[str], nodes: Lab) -> None:
+    report = json.loads((STATE / "report.json").read_text())
+    assert report["passed"]
+    for node in report["nodes"]:
+        accuracy = {proof["environment"]: proof["accuracy"] for proof in node["environments"]}
+        assert sorted(accuracy) == sorted(FRAMEWORKS)
+        assert min(accuracy.values()) >= 0.95
+    assert sorted(node["name"] for node in report["nodes"]) == NODES
+    assert len(re.findall(r"trains", up.stdout)) >= 15
+    assert "ssh -F .trainyard/lab/ssh_config -L 8888:localhost:8888 head" in up.stdout
+
+
+def test_a_second_run_changes_nothing(nodes: Lab) -> None:
+    started = time.monotonic()
+    again = site()
+    print(f"second run: {time.monotonic() - started:.1f} s")
+    assert again.status == 0, again.failures()
+    assert again.changed == dict.fromkeys(NODES, 0), again.text[-4000:]
+
+
+def test_check_mode_reports_no_change_and_no_error(nodes: Lab) -> None:
+    checked = site("--check", "--diff")
+    assert checked.status == 0, checked.failures()
+    assert checked.changed == dict.fromkeys(NODES, 0)
+
+
+def test_the_plain_linear_strategy_works_as_well(nodes: Lab) -> None:
+    plain = site("--limit", "node1", "-e", "ansible_strategy=linear")
+    assert plain.status == 0
+    assert plain.changed == {"node1": 0}
+
+
+def test_verify_trains_again_and_writes_both_reports(nodes: Lab, tmp_path: Path) -> None:
+    done = trainyard(
+        "verify", "-i", "inventory/lab", "--limit", "node2", "--json", str(tmp_path / "r.json"), "--html", str(tmp_path / "r.html")
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (node,) = json.loads((tmp_path / "r.json").read_text())["nodes"]
+    assert [proof["cached"] for proof in node["environments"]] == [False] * 5
+    page = (tmp_path / "r.html").read_text()
+    assert "node2" in page
+    assert "<script" not in page
+
+
+def test_apply_says_what_a_stray_pip_install_would_cost_and_repairs_it(nodes: Lab) -> None:
+    nodes.execute("node1", ["/opt/trainyard/envs/jax/bin/python", "-m", "ensurepip"], check=False)
+    nodes.execute("node1", ["sh", "-c", "/opt/trainyard/uv/bin/uv pip uninstall -q --python /opt/trainyard/envs/jax/bin/python scipy"])
+    checked = trainyard("apply", "-i", "inventory/lab", "--limit", "node1", "--check")
+    assert checked.returncode == 0, checked.stdout
+    assert "1 changed" in checked.stdout
+    done = trainyard("apply", "-i", "inventory/lab", "--limit", "node1")
+    assert done.returncode == 0, done.stdout
+    assert "import scipy" not in nodes.execute(
+        "node1", ["/opt/trainyard/envs/jax/bin/python", "-c", "import scipy; print(scipy.__version__)"]
+    )
+
+
+def test_a_node_that_does_not_answer_fails_the_run_and_is_named_before_others_change(nodes: Lab) -> None:
+    nodes.kill("node2")
+    try:
+        done = trainyard("apply", "-i", "inventory/lab")
+        assert done.returncode == 1
+        assert re.search(r"node2\s+unreachable", done.stdout), done.stdout
+        assert re.search(r"head\s+\S+, 0 changed", done.stdout), done.stdout
+    finally:
+        nodes.start("node2")
+
+
+def test_services_come_back_after_a_reboot(nodes: Lab) -> None:
+    nodes.restart("node2")
+    for unit in ("trainyard-jupyter.service", "trainyard-tensorboard.service"):
+        deadline = time.monotonic() + 60
+        while nodes.execute("node2", ["systemctl", "is-active", unit], check=False).strip() != "active":
+            assert time.monotonic() < deadline, unit
+            time.sleep(0.5)
+    assert site("--limit", "node2").changed == {"node2": 0}

@@ -1,0 +1,97 @@
+"""Real nodes for tests: a container with systemd, reached over SSH, and Ansible's results as data."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from trainyard.containers import Lab
+from trainyard.paths import REPOSITORY
+
+BIN = Path(sys.executable).parent
+
+
+@dataclass(frozen=True)
+class Play:
+    """What ansible-playbook did.
+
+    Attributes:
+        status: its exit status.
+        results: task name and host -> the task's result, the last one where a name stands twice.
+        changed: host -> number of changed tasks.
+        text: everything it printed.
+    """
+
+    status: int
+    results: Mapping[tuple[str, str], Mapping[str, Any]]
+    changed: Mapping[str, int]
+    text: str
+
+    def failures(self) -> str:
+        """Return the messages of all failed results, joined."""
+        said = []
+        for result in self.results.values():
+            if result.get("failed") or result.get("unreachable"):
+                said.append(str(result.get("msg", "")))
+                said += [str(item.get("msg", "")) for item in result.get("results", []) if item.get("failed")]
+        return "\n".join(said)
+
+
+def ansible_playbook(
+    playbook: Path, inventory: Path, words: Sequence[str] = (), environment: Mapping[str, str] | None = None, timeout: float = 600
+) -> Play:
+    """Run ansible-playbook from the repository's root and return its results."""
+    done = subprocess.run(
+        [str(BIN / "ansible-playbook"), str(playbook), "-i", str(inventory), *words],
+        cwd=REPOSITORY,
+        env={
+            **os.environ,
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+            "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
+            "TRAINYARD_REPORT_JSON": "",
+            "TRAINYARD_REPORT_HTML": "",
+            "ANSIBLE_DEPRECATION_WARNINGS": "false",
+            **(environment or {}),
+        },
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    text = done.stdout + done.stderr
+    start = done.stdout.find("{\n")
+    results: dict[tuple[str, str], Mapping[str, Any]] = {}
+    changed: dict[str, int] = {}
+    if start >= 0:
+        data, _end = json.JSONDecoder().raw_decode(done.stdout[start:])
+        for play in data["plays"]:
+            for task in play["tasks"]:
+                for host, result in task["hosts"].items():
+                    results[task["task"]["name"], host] = result
+        changed = {host: stats["changed"] for host, stats in data["stats"].items()}
+    return Play(done.returncode, results, changed, text)
+
+
+def inventory_of(lab: Lab, folder: Path, variables: Mapping[str, Any] | None = None) -> Path:
+    """Write an inventory that reaches a lab's nodes over SSH, and return its path."""
+    path = folder / "hosts.yml"
+    every = {"ansible_user": "admin", "ansible_ssh_common_args": f"-F {lab.ssh_config}", **(variables or {})}
+    path.write_text(yaml.safe_dump({"all": {"hosts": dict.fromkeys(lab.nodes), "vars": every}}))
+    return path
+
+
+def play(lab: Lab, folder: Path, tasks: Sequence[Mapping[str, Any]], words: Sequence[str] = (), **variables: Any) -> Play:
+    """Run tasks as root on a lab's nodes."""
+    book = folder / "play.yml"
+    header = {"hosts": "all", "become": True, "gather_facts": True, "gather_subset": ["!all", "network"], "vars": variables}
+    book.write_text(yaml.safe_dump([{**header, "tasks": list(tasks)}], sort_keys=False))
+    return ansible_playbook(book, inventory_of(lab, folder), words)
