@@ -3,10 +3,10 @@
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """Pin every environment of the catalogue, the installer and this repository's own tools to exact, hashed versions.
 
-    tools/lock_envs.py                 renew what no longer fits the catalogue; versions that still fit stay
-    tools/lock_envs.py --upgrade       take the newest versions that fit
-    tools/lock_envs.py tensorflow      only these environments (or: installer, repository)
-    tools/lock_envs.py --check         change nothing, ask nobody; exit status 1 where a lock does not fit
+    .venv/bin/python tools/lock_envs.py                 renew what no longer fits the catalogue; versions that still fit stay
+    .venv/bin/python tools/lock_envs.py --upgrade       take the newest versions that fit
+    .venv/bin/python tools/lock_envs.py tensorflow      only these environments (or: installer, repository)
+    .venv/bin/python tools/lock_envs.py --check         change nothing, ask nobody; exit status 1 where a lock does not fit
 
 A lock names, for one Python and one architecture, each package's version, the checksums of the wheels that fit (never of
 source archives: nothing is built on a node) and the bytes it takes on disk, from which a node's free space is judged

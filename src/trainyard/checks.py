@@ -158,7 +158,7 @@ def run(steps: Sequence[Step], workers: int = 0) -> int:
 def _run(step: Step) -> Result:
     log = LOGS / f"{step.name}.log"
     started = time.monotonic()
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "src"), **step.environment}
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "src"), "NO_COLOR": "1", "COLUMNS": "160", **step.environment}
     with log.open("wb") as output:
         done = subprocess.run(
             step.command, cwd=REPOSITORY, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, check=False, env=environment

@@ -21,7 +21,7 @@ from typing import TypeVar
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from selenium import webdriver
-from selenium.common.exceptions import StaleElementReferenceException
+from selenium.common.exceptions import StaleElementReferenceException, TimeoutException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
@@ -91,6 +91,7 @@ def chromium(certificate: str) -> Iterator[webdriver.Chrome]:
         driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(CHROMEDRIVER, env={**os.environ, "HOME": profile}))
         try:
             driver.set_page_load_timeout(PATIENCE)
+            driver.set_script_timeout(PATIENCE)
             yield driver
         finally:
             driver.quit()
@@ -121,7 +122,7 @@ class Jupyter:
         return sorted(title for card in cards if (title := card.get_attribute("title")))
 
     def run_cell(self, title: str, code: str) -> str:
-        """Make a new notebook with the kernel of that title, run one cell in it and return what it printed.
+        """Make a new notebook with the kernel of that title, run one cell in it, throw it away and return what the cell printed.
 
         Raises:
             AssertionError: the kernel did not answer in time; carries what the page shows.
@@ -131,14 +132,41 @@ class Jupyter:
         cell = self._one(".jp-Notebook .jp-CodeCell .cm-content")
         self._until(lambda: self._all('.jp-NotebookPanel .jp-Notebook-ExecutionIndicator[data-status="idle"]'), "an idle kernel")
         cell.click()
-        cell.send_keys(code, Keys.SHIFT + Keys.ENTER)
-        done = '.jp-CodeCell .jp-InputArea-prompt[data-execution-count="1"]'
-        self._until(lambda: self._all(done) or self._prompt() == "[1]:", f"the end of the cell in {title}")
-        return "\n".join(part.text for part in self._all(".jp-Notebook .jp-OutputArea-output"))
+        cell.send_keys(code)
+        self._until(self._submitted, "the cell to be taken")
+        self._until(lambda: self._prompt() == "[1]:", f"the end of the cell in {title}")
+        printed = "\n".join(part.text for part in self._all(".jp-Notebook .jp-OutputArea-output"))
+        self._throw_away(self.browser.current_url.split("/lab/tree/")[1].split("?")[0])
+        return printed
+
+    def _throw_away(self, notebook: str) -> None:
+        """Save nothing, end the notebook's kernel and delete its file, by the requests that JupyterLab itself would make."""
+        self.browser.execute_async_script(
+            """
+            const [notebook, done] = arguments;
+            const key = document.cookie.split("; ").find((c) => c.startsWith("_xsrf=")).slice(6);
+            const ask = (method, path) => fetch(path, {method, headers: {"X-XSRFToken": key}});
+            (async () => {
+              const sessions = await (await ask("GET", "/api/sessions")).json();
+              for (const session of sessions.filter((s) => s.path === decodeURIComponent(notebook)))
+                await ask("DELETE", `/api/sessions/${session.id}`);
+              await ask("DELETE", `/api/contents/${notebook}`);
+            })().finally(done);
+            """,
+            notebook,
+        )
 
     def screenshot(self, path: Path) -> None:
         """Keep what the page looks like now (PNG)."""
         self.browser.save_screenshot(str(path))
+
+    def _submitted(self) -> bool:
+        """Press Shift-Enter, again if nothing came of it: JupyterLab drops what it is told while it connects to the kernel."""
+        self._one(".jp-Notebook .jp-CodeCell .cm-content").send_keys(Keys.SHIFT + Keys.ENTER)
+        with contextlib.suppress(TimeoutException):
+            WebDriverWait(self.browser, 5).until(lambda _browser: self._prompt() not in {"", "[ ]:"})
+            return True
+        return False
 
     def _prompt(self) -> str:
         prompts = self._all(".jp-Notebook .jp-InputPrompt")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,11 +34,11 @@ def site(*words: str) -> Play:
 
 
 @pytest.fixture(scope="session")
-def up() -> Iterator[subprocess.CompletedProcess[str]]:
+def up() -> subprocess.CompletedProcess[str]:
     """What `./trainyard up` printed."""
     done = trainyard("up")
     print(done.stdout, done.stderr)
-    yield done
+    return done
 
 
 @pytest.fixture(scope="session")

@@ -48,14 +48,8 @@ def test_refused_by_name_and_nothing_changed(nodes: Lab, case: str) -> None:
 
 def test_an_unsupported_platform_is_refused(nodes: Lab) -> None:
     release = nodes.execute("node1", ["cat", "/usr/lib/os-release"])
-    nodes.execute(
-        "node1",
-        [
-            "sh",
-            "-c",
-            "sed -i 's/^VERSION_ID=.*/VERSION_ID=\"99\"/; s/^VERSION=.*//; s/^PRETTY_NAME=.*//' /usr/lib/os-release; echo 99 >/etc/debian_version",
-        ],
-    )
+    edit = 's/^VERSION_ID=.*/VERSION_ID="99"/; s/^VERSION=.*//; s/^PRETTY_NAME=.*//'
+    nodes.execute("node1", ["sh", "-c", f"sed -i '{edit}' /usr/lib/os-release; echo 99 >/etc/debian_version"])
     try:
         refused = site()
         assert refused.status != 0

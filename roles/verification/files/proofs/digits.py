@@ -146,7 +146,7 @@ def judge(framework, accuracy, used, expected_device, minimum_accuracy):
 
 
 def prove(framework, train):
-    """Print the verdict on `train(data)`, which returns the test accuracy and what was `Used`, as one JSON line; exit with 0 for a proof, else 1."""
+    """Print the verdict on `train(data)`, which returns (test accuracy, `Used`), as one JSON line; exit with 0 for a proof, else 1."""
     parser = argparse.ArgumentParser(description=f"Train a small network on handwritten digits with {framework}.")
     parser.add_argument("--expect-device", choices=("cpu", "gpu"), help="fail unless the training ran there")
     parser.add_argument("--minimum-accuracy", type=float, default=0.95, help="test accuracy to reach, 0..1 (default: %(default)s)")

@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ MODULE = "trainyard.core.ssh_hardening"
 # Far below the node's timer, which brings the old configuration back meanwhile.
 LOGIN_SECONDS = 15
 PROOF_SECONDS = 30
+NO_SUDO = "can log in, but sudo does not work there"
 
 
 class ActionModule(ActionBase):
@@ -35,11 +37,17 @@ class ActionModule(ActionBase):
         door = "ssh" if transport in {"ssh", "paramiko", "paramiko_ssh"} else "local" if transport == "local" else "other"
         self._node_args = {**self._task.args, "door": door, "login_user": self._user() if door == "ssh" else ""}
 
-        plan = self._phase("plan")
-        if plan.get("failed") and "refusals" not in plan and door == "ssh":
-            trouble = self._login(None, plan)
-            if trouble:
-                plan["msg"] = f"Nothing was changed. {trouble} (The module said: {plan.get('msg', 'nothing')})"
+        lost = None
+        try:
+            plan = self._phase("plan")
+        except AnsibleError as error:
+            plan, lost = {"failed": True}, error
+        if plan.get("failed") and "refusals" not in plan and self._by_sudo():
+            trouble = self._login(None, {})
+            if NO_SUDO in trouble:
+                plan, lost = {"failed": True, "msg": f"Nothing was changed. {trouble}", "refusals": [trouble]}, None
+        if lost:
+            raise lost
         if plan.get("failed") or not plan.get("changed"):
             return {**result, **plan}
         if door == "ssh":
@@ -72,17 +80,17 @@ class ActionModule(ActionBase):
         return result
 
     def _phase(self, phase: str) -> dict[str, Any]:
-        try:
-            found: dict[str, Any] = self._execute_module(
-                module_name=MODULE, module_args={**self._node_args, "phase": phase}, task_vars=self._vars
-            )
-        except AnsibleError as error:
-            return {"failed": True, "msg": str(error)}
+        found: dict[str, Any] = self._execute_module(
+            module_name=MODULE, module_args={**self._node_args, "phase": phase}, task_vars=self._vars
+        )
         found.pop("invocation", None)
         return found
 
     def _roll_back(self, trouble: str) -> dict[str, Any]:
-        done = self._phase("rollback")
+        try:
+            done = self._phase("rollback")
+        except AnsibleError:
+            done = {"failed": True}
         if done.get("failed"):
             seconds = self._node_args.get("rollback_seconds", 60)
             return {"msg": f"{trouble} The node brings the old configuration back within {seconds} seconds.", "rolled_back": True}
@@ -99,7 +107,9 @@ class ActionModule(ActionBase):
 
     def _by_sudo(self) -> bool:
         become = self._connection.become
-        return bool(become) and become.name.rpartition(".")[2] == "sudo" and self._node_args["login_user"] != "root"
+        if self._node_args["door"] != "ssh" or not become:
+            return False
+        return str(become.name).rpartition(".")[2] == "sudo" and self._node_args["login_user"] != "root"
 
     def _user(self) -> str:
         """Return the account of this connection; where Ansible was told none, the client's configuration knows it."""
@@ -159,8 +169,10 @@ class ActionModule(ActionBase):
         ]
         ssh, *rest = self._ssh(port)
         remote, feed = self._remote()
-        status, errors = self._call([ssh, *words, *rest, self._host(), remote], feed, password)
-        said = _words(errors)
+        with tempfile.NamedTemporaryFile("r", prefix="trainyard-ssh-", errors="replace") as log:
+            status, errors = self._call([ssh, *words, "-E", log.name, *rest, self._host(), remote], feed, password)
+            client = log.read()
+        said = _words(f"{client}\n{errors}" if status == 255 else errors)
         if status == 255:
             kind = "" if password else " with a key alone"
             return (
@@ -168,8 +180,8 @@ class ActionModule(ActionBase):
                 f"(ansible_ssh_private_key_file) must let '{user}' in."
             )
         if status:
-            return f"'{user}' can log in, but sudo does not work there ({said}): give the account sudo, or set ansible_become_password."
-        offered = set(",".join(re.findall(r"Authentications that can continue: (\S+)", errors)).split(","))
+            return f"'{user}' {NO_SUDO} ({said}): give the account sudo, or set ansible_become_password."
+        offered = set(",".join(re.findall(r"Authentications that can continue: (\S+)", client)).split(","))
         if ports and not plan.get("passwords") and offered & {"password", "keyboard-interactive"}:
             return f"sshd still lets passwords in ({', '.join(sorted(offered))})."
         return ""

@@ -22,7 +22,7 @@ options:
     type: dict
     required: true
   platforms:
-    description: The catalogue's operating systems, as distribution -> major versions.
+    description: The catalogue's operating systems, by distribution and major version, such as C(Debian_12).
     type: dict
     required: true
   facts:

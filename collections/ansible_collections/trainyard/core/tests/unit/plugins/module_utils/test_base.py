@@ -79,7 +79,7 @@ def test_certificates_are_looked_at_before_they_are_trusted(tmp_path: Path) -> N
 
 
 def test_a_platform_that_is_not_known_is_said_with_those_that_are() -> None:
-    platforms = {"Debian": ["12", "13"]}
+    platforms = {"Debian_12": {"title": "Debian 12"}, "Debian_13": {"title": "Debian 13"}}
     assert base.platform_problem("Debian", "12", platforms) == ""
     assert "runs Fedora 44, which Trainyard does not know. Known: Debian 12, Debian 13." in base.platform_problem("Fedora", "44", platforms)
 

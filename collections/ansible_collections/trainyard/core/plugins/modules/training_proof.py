@@ -1,0 +1,344 @@
+#!/usr/bin/python
+# Copyright (c) Trainyard contributors
+# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Trains a small network in each environment and tells what came of it."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: training_proof
+short_description: Proves that Python environments can train
+version_added: 0.1.0
+description:
+  - Runs one script in each environment, as an ordinary user, and reports framework, version, device, accuracy and seconds.
+  - Fails when an environment does not train, trains on another device than expected, or learns too little; every environment is tried
+    before it does.
+  - A proof that was passed is kept, and is not repeated as long as nothing that it depends on has changed - the environment's packages,
+    the scripts, the demands, the data, the GPU's driver - unless O(rerun) is set.
+  - A proof is an observation and leaves the node as it was, but for the record of what was seen; C(changed) is always false.
+options:
+  environments:
+    description: The environments to prove.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name:
+        description: Name of the environment.
+        type: str
+        required: true
+      path:
+        description: Folder of the environment, which holds C(bin/python).
+        type: path
+        required: true
+      proof:
+        description: Which proof to run, the script C(train_<proof>.py); the environment's name where it is not given.
+        type: str
+      variant:
+        description: The kind of build, such as V(cpu); only reported.
+        type: str
+        default: ''
+      device:
+        description: Where the training is expected to run.
+        type: str
+        choices: [cpu, gpu]
+        default: cpu
+  proofs:
+    description: Folder on the node that holds the scripts.
+    type: path
+    required: true
+  results:
+    description: Folder on the node in which what was proven is kept, one file for each environment.
+    type: path
+    required: true
+  user:
+    description: User that the proofs run as; never C(root).
+    type: str
+    default: nobody
+  timeout:
+    description: Seconds that one proof may take.
+    type: int
+    default: 600
+  parallel:
+    description: How many proofs run at a time; V(0) means one for every two cores.
+    type: int
+    default: 0
+  minimum_accuracy:
+    description: Test accuracy that a network has to reach, from 0 to 1.
+    type: float
+    default: 0.95
+  mnist:
+    description:
+      - MNIST on the node, an C(.npz) file in Keras' layout or a folder of the four C(idx) files, packed or not.
+      - Where it is empty, scikit-learn's handwritten digits are used.
+    type: path
+    default: ''
+  rerun:
+    description: Whether environments are trained again that were proven before.
+    type: bool
+    default: false
+author:
+  - Trainyard contributors (@trainyard)
+attributes:
+  check_mode:
+    support: full
+    description: Trains nothing; reports the proofs that still hold, and all others as not run.
+  diff_mode:
+    support: none
+    description: Nothing is changed.
+"""
+
+EXAMPLES = r"""
+- name: Prove that the environments train
+  trainyard.core.training_proof:
+    environments:
+      - {name: pytorch, path: /opt/trainyard/envs/pytorch, variant: cu128, device: gpu}
+      - {name: old-torch, path: /opt/trainyard/envs/old-torch, proof: pytorch, variant: cpu}
+    proofs: /opt/trainyard/verification/proofs
+    results: /opt/trainyard/verification/results
+"""
+
+RETURN = r"""
+proofs:
+  description: What was seen, one entry for each environment, in the order of O(environments).
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    environment:
+      description: Name of the environment.
+      type: str
+    framework:
+      description: The framework's name.
+      type: str
+    variant:
+      description: The kind of build.
+      type: str
+    version:
+      description: The framework's version, as it says itself.
+      type: str
+    device:
+      description: Where the training ran, V(cpu) or V(gpu); empty if it did not.
+      type: str
+    device_name:
+      description: The same in the framework's words.
+      type: str
+    expected_device:
+      description: Where it was expected to run.
+      type: str
+    accuracy:
+      description: Test accuracy, from 0 to 1.
+      type: float
+    seconds:
+      description: How long the proof took, from the start of the interpreter.
+      type: float
+    passed:
+      description: Whether it is a proof; null where nothing was run.
+      type: bool
+    problem:
+      description: Why it is none.
+      type: str
+    remedy:
+      description: What to do about that.
+      type: str
+    ran_at:
+      description: When it ran, in UTC.
+      type: str
+    cached:
+      description: Whether this is an earlier proof that still holds.
+      type: bool
+"""
+
+import contextlib
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+import time
+from typing import Any, NamedTuple
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.trainyard.core.plugins.module_utils import _training_proof as training
+
+TAIL = 20000  # bytes of a proof's output that are looked at
+
+
+class Account(NamedTuple):
+    """Whom proofs run as; `switch` holds what subprocess needs to become that user."""
+
+    name: str
+    uid: int
+    gid: int
+    switch: dict[str, Any]
+
+
+class Running(NamedTuple):
+    """A proof under way; its output is in `folder`."""
+
+    environment: training.Environment
+    digest: str
+    folder: str
+    process: Any
+
+
+def account_of(module: AnsibleModule) -> Account:
+    """Return the account to run as, or fail with what is wrong with it."""
+    name = module.params["user"]
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError:
+        module.fail_json(msg=f"The user {name!r} that is to run the proofs is not there; name an existing ordinary user, such as nobody.")
+    if entry.pw_uid == 0:
+        module.fail_json(msg=f"The user {name!r} is root; proofs run as an ordinary user, such as nobody.")
+    if os.geteuid() == 0:
+        groups = os.getgrouplist(name, entry.pw_gid)
+        return Account(name, entry.pw_uid, entry.pw_gid, {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": groups})
+    if os.geteuid() != entry.pw_uid:
+        module.fail_json(msg=f"Only root can run proofs as the user {name!r}; set become to true.")
+    return Account(name, entry.pw_uid, entry.pw_gid, {})
+
+
+def start(environment: training.Environment, demand: training.Demand, account: Account, threads: int) -> tuple[str, Any]:
+    """Start a proof with a home of its own; return the folder of its output and its process."""
+    folder = tempfile.mkdtemp(prefix="trainyard-proof-")
+    home = os.path.join(folder, "home")
+    os.chmod(folder, 0o711)
+    os.mkdir(home, mode=0o700)
+    os.chown(home, account.uid, account.gid)
+    with open(os.path.join(folder, "stdout"), "wb") as output, open(os.path.join(folder, "stderr"), "wb") as errors:
+        process = subprocess.Popen(
+            training.limited_command(environment, demand, threads),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=errors,
+            cwd=home,
+            env=training.surroundings(home, account.name),
+            **account.switch,
+        )
+    return folder, process
+
+
+def tail(path: str) -> str:
+    """Return the end of what a proof wrote."""
+    with open(path, "rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
+        return file.read().decode(errors="replace")
+
+
+def read(path: str) -> str | None:
+    """Return a file's text, or None where it can't be read."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except (OSError, ValueError):
+        return None
+
+
+def write(path: str, text: str) -> None:
+    """Put a file in place in one step."""
+    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+    beside = f"{path}.new"
+    with open(beside, "w", encoding="utf-8") as file:
+        os.fchmod(file.fileno(), 0o644)
+        file.write(text)
+    os.replace(beside, path)
+
+
+def prove(module: AnsibleModule, wanted: dict[training.Environment, str], demand: training.Demand) -> dict[str, dict[str, Any]]:
+    """Run the proofs of the wanted environments (with their fingerprints), some at a time; return the result of each name."""
+    account = account_of(module)
+    at_a_time, threads = training.degrees(len(os.sched_getaffinity(0)), len(wanted), module.params["parallel"])
+    waiting, running, results = list(wanted.items()), [], {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < at_a_time:
+                environment, digest = waiting.pop(0)
+                running.append(Running(environment, digest, *start(environment, demand, account, threads)))
+            done = [proof for proof in running if proof.process.poll() is not None]
+            for proof in done:
+                running.remove(proof)
+                output, errors = (tail(os.path.join(proof.folder, name)) for name in ("stdout", "stderr"))
+                shutil.rmtree(proof.folder, ignore_errors=True)
+                result = training.verdict(proof.environment, demand, training.End(proof.process.returncode, output, errors))
+                result["ran_at"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+                results[proof.environment.name] = result
+                write(state_file(module, proof.environment), training.remember(result, proof.digest))
+            if not done:
+                time.sleep(0.05)
+    finally:
+        for proof in running:
+            with contextlib.suppress(OSError):
+                proof.process.terminate()
+            shutil.rmtree(proof.folder, ignore_errors=True)
+    return results
+
+
+def state_file(module: AnsibleModule, environment: training.Environment) -> str:
+    """Return where the result of an environment is kept."""
+    return os.path.join(module.params["results"], f"{environment.name}.json")
+
+
+def main() -> None:
+    """Entry point."""
+    module = AnsibleModule(
+        argument_spec={
+            "environments": {
+                "type": "list",
+                "elements": "dict",
+                "required": True,
+                "options": {
+                    "name": {"type": "str", "required": True},
+                    "path": {"type": "path", "required": True},
+                    "proof": {"type": "str"},
+                    "variant": {"type": "str", "default": ""},
+                    "device": {"type": "str", "choices": ["cpu", "gpu"], "default": "cpu"},
+                },
+            },
+            "proofs": {"type": "path", "required": True},
+            "results": {"type": "path", "required": True},
+            "user": {"type": "str", "default": "nobody"},
+            "timeout": {"type": "int", "default": 600},
+            "parallel": {"type": "int", "default": 0},
+            "minimum_accuracy": {"type": "float", "default": 0.95},
+            "mnist": {"type": "path", "default": ""},
+            "rerun": {"type": "bool", "default": False},
+        },
+        supports_check_mode=True,
+    )
+    environments = [training.Environment.from_option(option) for option in module.params["environments"]]
+    odd = [
+        environment.name
+        for environment in environments
+        if os.path.basename(environment.name) != environment.name or environment.name[:1] == "."
+    ]
+    if odd or len({environment.name for environment in environments}) != len(environments):
+        module.fail_json(msg=f"Names of environments have to be unique and fit for a file name: {', '.join(odd) or 'one is there twice'}.")
+    demand = training.Demand(**{field: module.params[field] for field in training.Demand._fields})
+
+    results, wanted = {}, {}
+    for environment in environments:
+        digest = training.fingerprint(environment, demand)
+        earlier = (
+            None if module.params["rerun"] and not module.check_mode else training.recall(read(state_file(module, environment)), digest)
+        )
+        problem = None if earlier or module.check_mode else training.obstacle(environment, demand)
+        if earlier:
+            results[environment.name] = earlier
+        elif module.check_mode:
+            results[environment.name] = training.unproven(environment)
+        elif problem:
+            results[environment.name] = training.unproven(environment, *problem)
+        else:
+            wanted[environment] = digest
+    if wanted:
+        results.update(prove(module, wanted, demand))
+    proofs = [results[environment.name] for environment in environments]
+    message = training.failure_message(proofs)
+    if message:
+        module.fail_json(msg=message, proofs=proofs)
+    module.exit_json(changed=False, proofs=proofs)
+
+
+if __name__ == "__main__":
+    main()
