@@ -104,7 +104,9 @@ def check_lock(lock: Lock) -> list[str]:
     if sorted(written) != sorted(lock.requirements):
         problems.append(f"it was made for other requirements: {', '.join(written) or 'unknown'}")
     problems += [
-        f"{line.split()[0]} has no checksum" for line in text.splitlines() if PIN.match(line) and not re.search(r"--hash=sha256:[0-9a-f]{64}", line)
+        f"{line.split()[0]} has no checksum"
+        for line in text.splitlines()
+        if PIN.match(line) and not re.search(r"--hash=sha256:[0-9a-f]{64}", line)
     ]
     return problems
 
@@ -197,10 +199,14 @@ def problems(locks: Sequence[Lock], groups: Sequence[str]) -> Iterator[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the tool and return its exit status."""
     parser = argparse.ArgumentParser(prog="tools/lock_envs.py", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("groups", nargs="*", metavar="ENVIRONMENT", help="environments of the catalogue, `installer`, `repository`; default: all")
+    parser.add_argument(
+        "groups", nargs="*", metavar="ENVIRONMENT", help="environments of the catalogue, `installer`, `repository`; default: all"
+    )
     parser.add_argument("--check", action="store_true", help="change nothing; say which locks do not fit, with exit status 1")
     parser.add_argument("--upgrade", action="store_true", help="renew every lock with the newest versions that fit")
-    parser.add_argument("--find-links", default=os.environ.get("PIP_FIND_LINKS", ""), help="folder or page with further wheels (PIP_FIND_LINKS)")
+    parser.add_argument(
+        "--find-links", default=os.environ.get("PIP_FIND_LINKS", ""), help="folder or page with further wheels (PIP_FIND_LINKS)"
+    )
     options = parser.parse_args(arguments)
     try:
         locks = wanted_locks(yaml.safe_load(CATALOG.read_text()))

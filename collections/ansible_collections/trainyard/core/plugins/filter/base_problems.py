@@ -1,5 +1,5 @@
 # Copyright (c) Trainyard contributors
-# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
 """Filter: what is wrong with the wishes for a node's base."""
 
 from __future__ import annotations

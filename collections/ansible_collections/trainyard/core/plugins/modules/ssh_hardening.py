@@ -646,6 +646,18 @@ def confirm(state: str) -> None:
         shutil.rmtree(_sshd.STATE, ignore_errors=True)
 
 
+def make_plan(module: AnsibleModule) -> Plan:
+    """Return the plan, or fail where something stands against it."""
+    try:
+        plan = Plan(module.params)
+        refusals = plan.refusals
+    except Refusal as refusal:
+        refusals = [str(refusal)]
+    if refusals:
+        module.fail_json(msg="Nothing was changed. " + " ".join(refusals), refusals=refusals)
+    return plan
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
@@ -671,13 +683,11 @@ def main() -> None:
         if phase == "confirm":
             confirm(module.params["state"])
             module.exit_json(changed=True)
-        plan = Plan(module.params)
-        if plan.refusals:
-            module.fail_json(msg="Nothing was changed. " + " ".join(plan.refusals), refusals=plan.refusals)
+        plan = make_plan(module)
         if phase == "apply":
             if plan.pending:  # an interrupted run: go back to before it, so that its copy stays the way back
                 restore()
-                plan = Plan(module.params)
+                plan = make_plan(module)
             if plan.changes:
                 plan.apply()
         module.exit_json(**plan.report())

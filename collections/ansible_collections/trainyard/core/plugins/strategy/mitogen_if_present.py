@@ -1,5 +1,5 @@
 # Copyright (c) Trainyard contributors
-# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
 """Mitogen's linear strategy where Mitogen is installed, Ansible's own where it is not."""
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ description:
   - Tasks run in the order of the linear strategy.
   - Where the controller's Python can import C(ansible_mitogen), Mitogen carries them, which is several times faster;
     otherwise Ansible's own transport does, and nothing else changes.
-author: Trainyard contributors
+author: Trainyard contributors (@trainyard)
 """
 
 from ansible.plugins.strategy.linear import StrategyModule as LinearStrategy

@@ -1,0 +1,308 @@
+# Copyright (c) Trainyard contributors
+# Simplified BSD License (see https://opensource.org/licenses/BSD-2-Clause)
+"""The result of a run: gathered as it happens, kept as JSON, with advice on what failed."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+SCHEMA = 1
+HIDDEN = "The message is hidden because the task handles a secret."
+_LONGEST_MESSAGE = 2000  # characters
+
+
+class ReportError(Exception):
+    """A file is no report; the message says why."""
+
+
+# ---------------------------------------------------------------------------------------------------------------- gathering
+
+
+class Run(NamedTuple):
+    """What is to be told about a run as a whole.
+
+    Attributes:
+        started: when, in UTC, as 2026-01-31T12:00:00Z.
+        finished: likewise.
+        seconds: how long it took.
+        playbook: the playbook's name.
+        limit: the pattern that the run was limited to; empty for none.
+        tags: the tags that it was limited to.
+        check_mode: whether it only looked.
+        complete: whether it came to its end; false when a failure stopped it for all nodes.
+    """
+
+    started: str
+    finished: str
+    seconds: float
+    playbook: str
+    limit: str
+    tags: list[str]
+    check_mode: bool
+    complete: bool
+
+
+class Recorder:
+    """Gathers what happens to each node."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.systems: dict[str, dict[str, Any]] = {}
+        self.proofs: dict[str, dict[str, dict[str, Any]]] = {}
+        self.failures: dict[str, list[dict[str, str]]] = {}
+
+    def took(self, node: str, seconds: float) -> None:
+        """Add what one task took."""
+        self.seconds[node] = self.seconds.get(node, 0.0) + seconds
+
+    def seen(self, node: str, result: Mapping[str, Any]) -> None:
+        """Keep what a task's result says about the node: facts, proofs."""
+        facts = result.get("ansible_facts")
+        if isinstance(facts, Mapping):
+            self.systems.setdefault(node, {}).update(system_of(facts))
+        for proof in proofs_of(result):
+            self.proofs.setdefault(node, {})[proof["environment"]] = proof
+
+    def failed(self, node: str, task: str, role: str, result: Mapping[str, Any]) -> None:
+        """Keep a failure."""
+        message = message_of(result)
+        self.failures.setdefault(node, []).append(
+            {"task": _clean(task), "role": _clean(role), "message": message, "what_to_do": what_to_do(message, node)}
+        )
+
+
+def build(recorder: Recorder, stats: Mapping[str, Mapping[str, int]], run: Run) -> dict[str, Any]:
+    """Return the report of a run.
+
+    Args:
+        recorder: what happened.
+        stats: for each node, the counts in Ansible's own terms: ok, changed, failures, unreachable, ...
+        run: about the run as a whole.
+    """
+    nodes = []
+    for name in sorted(stats):
+        counts = stats[name]
+        reachable = not counts.get("unreachable")
+        well = reachable and not counts.get("failures")
+        nodes.append(
+            {
+                "name": name,
+                "reachable": reachable,
+                "converged": well and run.complete,
+                "changed": counts.get("changed", 0),
+                "tasks": counts.get("ok", 0) + counts.get("failures", 0) + counts.get("unreachable", 0),
+                "seconds": round(recorder.seconds.get(name, 0.0), 1),
+                "system": recorder.systems.get(name, {}),
+                "environments": list(recorder.proofs.get(name, {}).values()),
+                # A failure that a rescue has dealt with is none.
+                "failures": [] if well else recorder.failures.get(name, []),
+            }
+        )
+    report: dict[str, Any] = {"schema": SCHEMA, **run._asdict(), "seconds": round(run.seconds, 1), "passed": False, "nodes": nodes}
+    report["passed"] = _passed(report)
+    return report
+
+
+def _passed(report: Mapping[str, Any]) -> bool:
+    """Check mode runs no proof, so there one that was not run is no failure."""
+    accepted = (True, None) if report["check_mode"] else (True,)
+    return bool(report["nodes"]) and all(
+        node["converged"] and all(proof["passed"] in accepted for proof in node["environments"]) for node in report["nodes"]
+    )
+
+
+_FACTS = {
+    "distribution": "ansible_distribution",
+    "version": "ansible_distribution_version",
+    "kernel": "ansible_kernel",
+    "architecture": "ansible_architecture",
+    "cores": "ansible_processor_vcpus",
+    "memory_mb": "ansible_memtotal_mb",
+}
+
+
+def system_of(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a node is, as far as gathered facts tell."""
+    return {key: facts[fact] for key, fact in _FACTS.items() if isinstance(facts.get(fact), (str, int))}
+
+
+_PROOF: dict[str, tuple[type, ...]] = {
+    "environment": (str,),
+    "framework": (str,),
+    "variant": (str,),
+    "version": (str,),
+    "device": (str,),
+    "device_name": (str,),
+    "expected_device": (str,),
+    "accuracy": (int, float, type(None)),
+    "seconds": (int, float, type(None)),
+    "passed": (bool, type(None)),
+    "problem": (str,),
+    "remedy": (str,),
+    "ran_at": (str,),
+    "cached": (bool,),
+}
+
+
+def proofs_of(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the proofs of training that a task's result holds."""
+    found = result.get("proofs")
+    if not isinstance(found, list):
+        return []
+    return [
+        {key: _clean(proof[key]) if isinstance(proof[key], str) else proof[key] for key in _PROOF}
+        for proof in found
+        if isinstance(proof, Mapping) and all(isinstance(proof.get(key), types) for key, types in _PROOF.items())
+    ]
+
+
+def message_of(result: Mapping[str, Any]) -> str:
+    """Return why a task failed; of a loop, why its items did. Secrets stay hidden: nothing but messages is looked at."""
+    if result.get("censored") or result.get("_ansible_no_log"):
+        return HIDDEN
+    items = result.get("results")
+    failed = [item for item in items if isinstance(item, Mapping) and item.get("failed")] if isinstance(items, list) else []
+    if failed:
+        messages = list(dict.fromkeys(message_of(item) for item in failed))
+        return _clean("\n".join(messages[:5] + ([f"... and {len(messages) - 5} more"] if len(messages) > 5 else [])))
+    message = _clean(result.get("msg") or "The task failed without a message.")
+    return f"{message} (status {result['rc']})" if message == "non-zero return code" and "rc" in result else message
+
+
+def _clean(value: object) -> str:
+    """Return text without colours, control characters and excess length."""
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", str(value))
+    text = re.sub(r"[\x00-\x08\x0b-\x1f\x7f]", "", text).strip()
+    return text if len(text) <= _LONGEST_MESSAGE else text[:_LONGEST_MESSAGE].rstrip() + " ..."
+
+
+# ------------------------------------------------------------------------------------------------------------------- advice
+
+_ADVICE = (
+    (
+        r"REMOTE HOST IDENTIFICATION HAS CHANGED|Host key verification failed|host key (is )?(not|unknown)|HostKeyError",
+        "The node's host key is not the one on record. If the node was installed anew, compare the fingerprint on its console "
+        "(`ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub`), then take the old key out with `ssh-keygen -R {node}` and log in once by "
+        "hand. If it was not, find out who answers at its address.",
+    ),
+    (
+        r"Permission denied \(|Authentication fail|Permission denied, please try again|PasswordError|Too many authentication failures",
+        "The node refuses the login. Try it by hand with `ssh -v`, as the user that `ansible_user` names and with the key that "
+        "`ansible_ssh_private_key_file` names; the public key has to be in that user's `~/.ssh/authorized_keys` on the node.",
+    ),
+    (
+        r"Could not resolve hostname|Name or service not known.*ssh|nodename nor servname",
+        "The controller knows no address for {node}. Correct the name in the inventory, or give its address as `ansible_host`.",
+    ),
+    (
+        r"Connection refused",
+        "The node is there, but nothing listens on the SSH port. Look at its console whether sshd runs (`systemctl status ssh`) "
+        "and whether `ansible_port` is right.",
+    ),
+    (
+        r"No route to host|Network is unreachable|Connection timed out|Operation timed out|Timeout exceeded|timed out.*ssh",
+        "The node does not answer. Look whether it is switched on and whether its address in the inventory is right: `ping {node}`. "
+        "A firewall that drops SSH looks the same.",
+    ),
+    (
+        r"[Mm]issing sudo password|password is required|sudo: a password|Incorrect sudo password|not in the sudoers",
+        "The admin user may not become root. Run again with `--ask-become-pass`, or allow it sudo without a password on the node.",
+    ),
+    (
+        r"(python3?: (command )?not found|No such file or directory.*python|interpreter.*(not found|discover))",
+        "The node has no Python. Install it there: `apt-get install python3`.",
+    ),
+    (
+        r"Could not get lock|[Uu]nable to (acquire|lock)|dpkg frontend lock|lock.*(apt|dpkg)|(apt|dpkg).*lock",
+        "Another program installs packages on the node. `ps aux | grep -E 'apt|dpkg|unattended'` shows which; run again when it is done.",
+    ),
+    (
+        r"dpkg was interrupted|dpkg --configure -a|Unmet dependencies|unmet dependencies|broken packages",
+        "The node's packages are half installed. On the node: `dpkg --configure -a && apt-get -f install`, then run again.",
+    ),
+    (
+        r"No space left on device|[Nn]ot enough (free )?(disk )?space|disk (is )?full",
+        "The disk is full. On the node, `df -h` shows which, and `du -xh --max-depth=2 / | sort -h | tail` what fills it.",
+    ),
+    (
+        r"certificate verify failed|CERTIFICATE_VERIFY_FAILED|invalid peer certificate|UnknownIssuer|unable to get local issuer",
+        "The node does not trust the certificate it was shown. Where a proxy signs TLS anew, name its authority's PEM file in "
+        "`base_ca_certificates`. Look also at the node's clock.",
+    ),
+    (
+        r"Temporary failure (in name resolution|resolving)|Failed to fetch|Could not resolve '|error sending request|dns error|"
+        r"Unable to connect to|Connection (reset|aborted)|HTTP Error 5\d\d|Bad Gateway|Service Unavailable|urlopen error",
+        "The node could not fetch something. Try the address that the message names with `curl -I` on the node: look at its DNS, its proxy "
+        "and its way out, or name a mirror nearer by (`base_package_mirror`, `framework_env_index`).",
+    ),
+    (
+        r"does not match|hash mismatch|[Cc]hecksum",
+        "What was fetched is not what was expected. Fetch it again; if it persists, the mirror serves something else: name another one.",
+    ),
+    (r"not proven to train", "What is wrong, and what to do, stands with each environment that failed."),
+    (r"is undefined|undefined variable", "Set the variable that the message names, in the inventory's group_vars."),
+    (
+        f"^{re.escape(HIDDEN)}",
+        "Look at what the task is about: its name says it, and the node's journal (`journalctl -n 100`) often says why. "
+        "Then run the same command again.",
+    ),
+)
+_OTHERWISE = "Mend what the message names, then run the same command again: what is done is not done twice. `-vvv` shows every detail."
+
+
+def what_to_do(message: str, node: str) -> str:
+    """Return the next step after a failure: a known symptom's cure, else what always holds."""
+    for pattern, advice in _ADVICE:
+        if re.search(pattern, message):
+            return advice.replace("{node}", node)
+    return _OTHERWISE
+
+
+# ------------------------------------------------------------------------------------------------------------------ reading
+
+
+def load(path: str | Path) -> dict[str, Any]:
+    """Return the report in a file.
+
+    Raises:
+        ReportError: there is none, or it is of a kind that this version does not know.
+    """
+    try:
+        report = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ReportError(f"{path} holds no report: {error}") from error
+    if not isinstance(report, dict) or report.get("schema") != SCHEMA:
+        raise ReportError(f"{path} holds no report of schema {SCHEMA}.")
+    return report
+
+
+def dump(report: Mapping[str, Any]) -> str:
+    """Return the text of a report's file."""
+    return json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+
+
+def summary(report: Mapping[str, Any]) -> str:
+    """Return the result in a sentence."""
+    nodes = report["nodes"]
+    proofs = all_proofs(report)
+    well = sum(node["converged"] for node in nodes)
+    passed = sum(proof["passed"] is True for proof in proofs)
+    if not nodes:
+        return "No node was reached by the run."
+    first = f"{well} of {count(len(nodes), 'node')} {'without an error' if report['check_mode'] else 'converged'}"
+    second = f", {passed} of {count(len(proofs), 'proof')} {'on record' if report['check_mode'] else 'passed'}" if proofs else ""
+    return f"{'' if report['complete'] else 'Stopped early: '}{first}{second}."
+
+
+def all_proofs(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the proofs of all nodes."""
+    return [proof for node in report["nodes"] for proof in node["environments"]]
+
+
+def count(number: int, word: str) -> str:
+    """Return a number with its noun: 1 node, 2 nodes."""
+    return f"{number} {word}{'' if number == 1 else 's'}"

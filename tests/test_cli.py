@@ -1,0 +1,107 @@
+"""The command line: its words, its refusals and its exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from trainyard import cli, containers, playbooks, runner, system
+from trainyard.errors import TrainyardError
+from trainyard.paths import REPOSITORY
+
+
+def test_help_shows_every_verb_and_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(["--help"])
+    assert end.value.code == 0
+    said = capsys.readouterr().out
+    for word in ("up", "down", "apply", "verify", "test", "./trainyard apply -i inventory/mylab --check"):
+        assert word in said
+
+
+@pytest.mark.parametrize("words", [[], ["fly"], ["apply"], ["verify"], ["test", "--quick", "--lab"]])
+def test_unusable_words_end_with_2(words: list[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(words)
+    assert end.value.code == 2
+
+
+def test_an_inventory_that_is_not_there_is_said(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert cli.main(["apply", "-i", str(tmp_path / "none")]) == 1
+    assert "There is no inventory" in capsys.readouterr().err
+
+
+def report(passed: bool) -> dict[str, object]:
+    """A report as the callback writes it, of one node."""
+    proof = {"environment": "jax", "framework": "JAX", "version": "1", "device": "cpu", "accuracy": 0.97, "seconds": 2.0, "passed": passed}
+    node = {"name": "head", "reachable": True, "converged": passed, "changed": 0, "environments": [proof], "failures": []}
+    return {"passed": passed, "nodes": [node]}
+
+
+@pytest.mark.parametrize("status,passed,expected", [(0, True, 0), (0, False, 1), (2, True, 1), (4, False, 1)])
+def test_exit_status_is_0_only_when_all_converged_and_all_was_proven(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, status: int, passed: bool, expected: int
+) -> None:
+    def ansible(_playbook: str, _inventory: Path, _words: list[str], *, environment: dict[str, str], **_more: object) -> runner.Outcome:
+        Path(environment["TRAINYARD_REPORT_JSON"]).write_text(json.dumps(report(passed)))
+        return runner.Outcome(status, interrupted=False, output="")
+
+    monkeypatch.setattr(playbooks, "STATE", tmp_path)
+    monkeypatch.setattr(playbooks.runner, "run", ansible)
+    assert playbooks.run("site.yml", tmp_path) == expected
+
+
+def test_an_older_runs_report_does_not_pass_for_this_ones(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_text(json.dumps(report(True)))
+    monkeypatch.setattr(playbooks, "STATE", tmp_path)
+    monkeypatch.setattr(playbooks.runner, "run", lambda *_words, **_more: runner.Outcome(0, interrupted=False, output="nothing ran"))
+    with pytest.raises(TrainyardError, match="did not get as far as a result"):
+        playbooks.run("site.yml", tmp_path)
+
+
+def test_an_interruption_ends_with_130(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(playbooks, "STATE", tmp_path)
+    monkeypatch.setattr(playbooks.runner, "run", lambda *_words, **_more: runner.Outcome(254, interrupted=True, output=""))
+    assert cli.main(["apply", "-i", str(tmp_path)]) == 130
+
+
+def test_systemd_gets_what_it_needs_on_either_version_of_cgroups(tmp_path: Path) -> None:
+    assert containers.systemd_arguments(tmp_path)["volumes"] == ["/sys/fs/cgroup/systemd:/sys/fs/cgroup/systemd:rw"]
+    (tmp_path / "cgroup.controllers").touch()
+    assert containers.systemd_arguments(tmp_path)["volumes"] == ["/sys/fs/cgroup:/sys/fs/cgroup:rw"]
+
+
+def test_a_changed_recipe_makes_another_image(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    before = containers.Image("bookworm").tag
+    assert before != containers.Image("trixie").tag
+    recipe = tmp_path / "Dockerfile"
+    recipe.write_text(containers.RECIPE.read_text() + "\n")
+    monkeypatch.setattr(containers, "RECIPE", recipe)
+    assert containers.Image("bookworm").tag != before
+
+
+def test_what_cannot_be_installed_is_named_with_the_command_that_helps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(system.os, "geteuid", lambda: 1000)
+    with pytest.raises(
+        TrainyardError, match=r"Not installed: docker.io. Install with: sudo apt-get install -y --no-install-recommends docker.io"
+    ):
+        system.install({"no-such-program-dockerd": "docker.io"})
+
+
+def test_the_script_refuses_an_old_python(tmp_path: Path) -> None:
+    old = tmp_path / "python3"
+    old.write_text('#!/bin/sh\n[ "$1" = --version ] && { echo Python 3.9.2; exit 0; }\nexit 1\n')
+    old.chmod(0o755)
+    done = subprocess.run(
+        [str(REPOSITORY / "trainyard"), "--help"],
+        env={**os.environ, "TRAINYARD_PYTHON": str(old)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "Python 3.11 or newer is needed, Python 3.9.2 is here" in done.stderr

@@ -1,0 +1,113 @@
+"""The house's rules that no linter knows."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+TRACKED = [
+    ROOT / name
+    for name in subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    if (ROOT / name).is_file()
+]
+YAML = [path for path in TRACKED if path.suffix in {".yml", ".yaml"}]
+ROLES = sorted(path for path in (ROOT / "roles").iterdir() if path.is_dir())
+
+
+def relative(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def tasks(document: Any) -> list[dict[str, Any]]:
+    """Return all tasks of a playbook or task file, blocks opened."""
+    found = []
+    for entry in document if isinstance(document, list) else []:
+        if not isinstance(entry, dict):
+            continue
+        found.append(entry)
+        for part in ("block", "rescue", "always", "tasks", "pre_tasks", "post_tasks"):
+            found += tasks(entry.get(part))
+    return found
+
+
+@pytest.mark.parametrize("path", YAML, ids=relative)
+def test_no_statements_in_templates_inside_yaml(path: Path) -> None:
+    assert "{%" not in path.read_text()
+
+
+@pytest.mark.parametrize("path", [path for path in YAML if "tasks" in path.parts or path.parent.name == "playbooks"], ids=relative)
+def test_no_shell_no_set_fact_no_ignored_errors(path: Path) -> None:
+    for task in tasks(yaml.safe_load(path.read_text())):
+        name = task.get("name")
+        assert not {"ansible.builtin.shell", "ansible.builtin.set_fact", "ansible.builtin.raw"} & set(task), name
+        assert not task.get("ignore_errors"), name
+        assert "latest" not in str(task.get("state", "")), name
+
+
+@pytest.mark.parametrize("path", [path for path in YAML if path.parent.name == "playbooks"], ids=relative)
+def test_playbooks_compose_roles_and_have_no_tasks_of_their_own(path: Path) -> None:
+    for play in yaml.safe_load(path.read_text()):
+        assert all("ansible.builtin.import_role" in task for task in play.get("tasks", []))
+
+
+def test_site_is_a_list_of_playbooks() -> None:
+    assert all(set(play) == {"name", "ansible.builtin.import_playbook"} for play in yaml.safe_load((ROOT / "site.yml").read_text()))
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_every_role_has_the_same_shape(role: Path) -> None:
+    assert (role / "README.md").is_file()
+    assert (role / "meta" / "main.yml").is_file()
+    if role.name == "catalog":
+        assert not (role / "tasks").exists(), "data only"
+        return
+    for part in (
+        "defaults/main.yml",
+        "meta/argument_specs.yml",
+        "tasks/main.yml",
+        "tasks/check.yml",
+        "tasks/present.yml",
+        "tasks/absent.yml",
+    ):
+        assert (role / part).is_file(), part
+    for path in (role / "tasks").glob("*.yml"):
+        for task in tasks(yaml.safe_load(path.read_text())):
+            assert "ansible.builtin.include_role" not in task, "roles never include each other"
+            assert "ansible.builtin.import_role" not in task, "roles never include each other"
+
+
+@pytest.mark.parametrize("role", [role for role in ROLES if role.name != "catalog"], ids=lambda role: role.name)
+def test_every_variable_is_described_once_and_defaults_stand_in_one_place(role: Path) -> None:
+    defaults = yaml.safe_load((role / "defaults" / "main.yml").read_text()) or {}
+    specs = yaml.safe_load((role / "meta" / "argument_specs.yml").read_text())["argument_specs"]
+    assert set(specs) == {"main", "check"}
+    options = specs["main"]["options"]
+    assert specs["check"]["options"] == options
+    assert set(defaults) <= set(options), "a default that argument_specs.yml does not describe"
+    without = {name for name, option in options.items() if name not in defaults and not option.get("required") and not option.get("no_log")}
+    assert without <= {"trainyard_state"}, "neither required nor with a default"
+    assert not any("default" in option for option in options.values()), "a value stands once, in defaults/main.yml"
+    for name in options:
+        assert name.startswith(role.name + "_") or name == "trainyard_state", name
+
+
+HOSTS = re.compile("|".join(["files." + "pythonhosted", "pypi" + r"\.org", r"deb" + r"\.debian", "registry" + r"\.npmjs"]))
+"""Registries are used by package name through the clients' defaults; written in parts, so that this file does not name them."""
+
+
+def test_no_registry_of_the_defaults_is_named_and_no_path_of_one_machine() -> None:
+    for path in TRACKED:
+        if path.suffix in {".png"}:
+            continue
+        text = path.read_text(errors="replace")
+        assert not HOSTS.search(text), relative(path)
+        assert "/wo" + "rk/" not in text, relative(path)
+        assert "/opt/whe" + "els" not in text, relative(path)
