@@ -10,7 +10,7 @@ update-ca-certificates
 mkdir -p /opt/trainyard/envs /srv/data
 python3 -m venv /opt/trainyard/uv
 /opt/trainyard/uv/bin/pip install --quiet --require-hashes -r /tmp/floor/locks/installer.txt
-export UV_CACHE_DIR=/opt/trainyard/cache/uv PATH=/opt/trainyard/uv/bin:$PATH
+export UV_CACHE_DIR=/opt/trainyard/cache/uv PATH="/opt/trainyard/uv/bin:$PATH"
 for name in tensorflow pytorch keras paddle jax jupyterlab tensorboard; do
     uv venv --quiet --python /usr/bin/python3 "/opt/trainyard/envs/$name"
     uv pip sync --quiet --require-hashes --find-links /srv/wheelhouse --python "/opt/trainyard/envs/$name/bin/python" "/tmp/floor/locks/$name.txt"

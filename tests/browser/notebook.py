@@ -213,15 +213,23 @@ class TensorBoard:
         return self.browser.title == "TensorBoard"
 
     def text(self, expected: str) -> str:
-        """Wait until the page shows the expected words, and return all it shows."""
+        """Return all that the page shows once it shows the expected words; loads it again now and then, as TensorBoard looks for new logs.
 
-        def shown(_browser: webdriver.Chrome) -> str:
-            words = str(self.browser.execute_script("return document.body.innerText"))
-            return words if expected in words else ""
+        Raises:
+            AssertionError: they do not appear in time.
+        """
+        deadline = time.monotonic() + PATIENCE
+        words = ""
+        while time.monotonic() < deadline:
+            with contextlib.suppress(TimeoutException):
+                WebDriverWait(self.browser, 10).until(lambda _browser: expected in self._shown())
+                return self._shown()
+            words = self._shown()
+            self.browser.refresh()
+        raise AssertionError(f"TensorBoard does not show {expected!r} but:\n{words[:2000]}")
 
-        message = f"TensorBoard does not show {expected!r}"
-        found: str = WebDriverWait(self.browser, PATIENCE, poll_frequency=0.5).until(shown, message)
-        return found
+    def _shown(self) -> str:
+        return str(self.browser.execute_script("return document.body.innerText"))
 
     def screenshot(self, path: Path) -> None:
         """Keep what the page looks like now (PNG)."""

@@ -32,6 +32,8 @@ class Access:
 
     def keep(self) -> None:
         """Remember how the node is now."""
+        # A host key of 4096 bits takes seconds to make, so most tests find it made; `without_strong_key` takes it away.
+        self.root("ssh-keygen -q -t rsa -b 4096 -N '' -f /etc/ssh/ssh_host_rsa_4096_key")
         self.root(f"tar -C / -cpf /var/pristine.tar {PRISTINE}")
 
     def reset(self) -> None:
@@ -51,6 +53,14 @@ class Access:
         return subprocess.run(
             [*words, "head", command], capture_output=True, text=True, timeout=timeout, check=False, stdin=subprocess.DEVNULL
         )
+
+    def reload(self) -> None:
+        """Reload sshd and wait until it listens again."""
+        self.root("touch /run/before; systemctl reload ssh.service; until [ /run/sshd.pid -nt /run/before ]; do sleep 0.05; done")
+
+    def without_strong_key(self) -> None:
+        """Make the node what it was before its first hardening."""
+        self.root("rm /etc/ssh/ssh_host_rsa_4096_key*")
 
     def lets_in(self, user: str = "admin", *options: str) -> bool:
         """Say whether a new login works."""

@@ -33,7 +33,10 @@ body {
 }
 main, footer { max-width: 68rem; margin: 0 auto; padding: 0 1.5rem; }
 main { padding-top: 3rem; }
-h1 { font-size: clamp(1.6rem, 1.2rem + 1.8vw, 2.3rem); line-height: 1.2; letter-spacing: -.015em; margin: .9rem 0 .8rem; max-width: 34ch; text-wrap: balance; }
+h1 {
+  font-size: clamp(1.6rem, 1.2rem + 1.8vw, 2.3rem); line-height: 1.2; letter-spacing: -.015em;
+  margin: .9rem 0 .8rem; max-width: 34ch; text-wrap: balance;
+}
 h2 { font-size: 1.2rem; margin: 0 0 1rem; letter-spacing: -.005em; }
 h3 { font-size: 1.05rem; margin: 0; min-width: 0; overflow-wrap: anywhere; }
 p { margin: .4rem 0; }
@@ -46,14 +49,14 @@ section { margin-top: 2.8rem; }
 .bad { color: var(--bad); background: var(--bad-ground); }
 .open { color: var(--open); background: var(--open-ground); }
 .sheet { background: var(--sheet); border: 1px solid var(--line); border-radius: 12px; padding: 1.2rem 1.4rem; }
-.sheet + .sheet { margin-top: 1rem; }
+.sheet + .sheet, .sheet + p { margin-top: 1rem; }
 .failure { border-left: 4px solid var(--bad); }
 .head { display: flex; flex-wrap: wrap; gap: .3rem .9rem; align-items: baseline; }
 pre {
   background: var(--code); border-radius: 8px; padding: .7rem .9rem; margin: .7rem 0; white-space: pre-wrap; overflow-wrap: anywhere;
   font: .88rem/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace;
 }
-code { font: .9em ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; display: inline-block; max-width: 100%; }
+code { font: .9em ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; overflow-wrap: anywhere; }
 .head + .facts { margin-top: .35rem; }
 .scroll { overflow-x: auto; padding: 0; }
 table { border-collapse: collapse; width: 100%; }
@@ -87,6 +90,7 @@ footer { color: var(--soft); font-size: .88rem; margin-top: 3rem; padding-bottom
   td { display: flex; gap: .8rem; justify-content: space-between; }
   td > div { text-align: right; }
   td::before { content: attr(data-label); color: var(--soft); flex: none; max-width: 50%; overflow-wrap: anywhere; }
+  td[colspan]::before { content: none; }
   td, td > div { min-width: 0; }
   .number { text-align: left; }
 }
@@ -128,7 +132,8 @@ def render_html(report: Mapping[str, Any]) -> str:
         _nodes(report),
         "</main>\n<footer>",
         f"<p>Written {_time(report['finished'])}. A framework trains when a small network of its own learns handwritten digits well enough "
-        "on the device that was expected. Accuracy is that on images it has not seen; seconds count from the start of Python.</p>",
+        "on the device that was expected. The number is its accuracy on images that it has not seen; seconds count from the start "
+        "of Python.</p>",
         "</footer>\n</body>\n</html>\n",
     ]
     return "\n".join(part for part in parts if part)
@@ -187,6 +192,8 @@ def _matrix(report: Mapping[str, Any]) -> str:
     for node in report["nodes"]:
         by_name = {proof["environment"]: proof for proof in node["environments"]}
         cells = [_matrix_cell(column, by_name.get(column)) for column in columns]
+        if not by_name:
+            cells = [f'<td role="cell" colspan="{len(columns)}"><span class="soft">no proof was run here</span></td>']
         rows.append(f'<tr role="row"><th scope="row" role="rowheader">{_e(node["name"])}</th>{"".join(cells)}</tr>')
     return (
         '<section aria-labelledby="trains">\n<h2 id="trains">What trains</h2>\n'
@@ -212,14 +219,18 @@ def _proof_state(proof: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _nodes(report: Mapping[str, Any]) -> str:
-    return '<section aria-labelledby="nodes">\n<h2 id="nodes">Nodes</h2>\n' + "\n".join(map(_node, report["nodes"])) + "\n</section>"
+    return (
+        '<section aria-labelledby="nodes">\n<h2 id="nodes">Nodes</h2>\n'
+        + "\n".join(_node(node, report["check_mode"]) for node in report["nodes"])
+        + "\n</section>"
+    )
 
 
-def _node(node: Mapping[str, Any]) -> str:
+def _node(node: Mapping[str, Any], check_mode: bool) -> str:
     if not node["reachable"]:
         mark = _mark(_BAD, "not reached")
     elif node["converged"]:
-        mark = _mark(_GOOD, "converged")
+        mark = _mark(_GOOD, "no error" if check_mode else "converged")
     else:
         mark = _mark(_BAD, "failed") if node["failures"] else _mark(_OPEN, "not finished")
     system = node["system"]
@@ -230,14 +241,14 @@ def _node(node: Mapping[str, Any]) -> str:
         _report.count(int(system["cores"]), "core") if "cores" in system else "",
         f"{int(system['memory_mb']) / 1024:.0f} GiB of memory" if "memory_mb" in system else "",
         f"{_report.count(node['tasks'], 'task')}, {node['changed']} changed",
-        _duration(node["seconds"]),
+        _duration(node["seconds"]) if node["seconds"] >= 1 else "",
     ]
     head = f'<div class="head"><h3>{_e(node["name"])}</h3>{mark}</div>\n{_list(_e(part) for part in about if part)}'
     table = ""
     if node["environments"]:
         headings = ["Environment", "Framework", "Device", "Accuracy", "Seconds", "Proof"]
         rows = map(_proof_row, node["environments"])
-        table = f"<details>\n<summary>Its environments in detail</summary>\n"
+        table = "<details>\n<summary>Its environments in detail</summary>\n"
         table += f'<div class="detail">\n{_table("environments", headings, rows)}</div>\n</details>\n'
     return f'<article class="sheet">\n{head}{table}</article>'
 

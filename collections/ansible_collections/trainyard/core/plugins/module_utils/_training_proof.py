@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import signal
 from collections.abc import Iterable, Mapping
@@ -195,6 +196,8 @@ def verdict(environment: Environment, demand: Demand, end: End) -> dict[str, Any
     for key in ("framework", "version", "device", "device_name", "accuracy", "seconds"):
         if key in told:
             result[key] = told[key]
+    if isinstance(result["accuracy"], float) and not math.isfinite(result["accuracy"]):
+        result["accuracy"] = None  # JSON has no word for it
     problem, remedy = str(told.get("problem") or ""), str(told.get("remedy") or "")
     if returncode in _TIMED_OUT:
         problem = f"the training was not done within {demand.timeout} seconds"
@@ -210,7 +213,12 @@ def verdict(environment: Environment, demand: Demand, end: End) -> dict[str, Any
     result.update(
         passed=not problem,
         problem=problem,
-        remedy=(remedy or _remedy(f"{problem}\n{stderr}") or f"See all of what it says by running it by hand on the node: {by_hand}")
+        remedy=(
+            remedy
+            or _remedy(problem)
+            or _remedy("\n".join(stderr.splitlines()[-5:]))
+            or f"See all of what it says by running it by hand on the node: {by_hand}"
+        )
         if problem
         else "",
     )
@@ -247,17 +255,20 @@ def _signal_name(number: int) -> str:
 
 
 _REMEDIES = (
-    (r"SIGILL|AVX", "This processor lacks instructions that the build needs, such as AVX: choose an older version or another build."),
-    (
-        r"SIGKILL|MemoryError|Cannot allocate memory|bad_alloc",
-        "The node ran out of memory: look who uses it with `free -h` and `ps aux --sort=-rss | head`.",
-    ),
     (
         r"CUDA out of memory|CUDA_ERROR_OUT_OF_MEMORY|ResourceExhausted|RESOURCE_EXHAUSTED",
         "The GPU's memory is taken: `nvidia-smi` shows by whom. Run the proof again when it is free.",
     ),
     (
-        r"driver version is insufficient|CUDA driver|forward compatibility",
+        r"SIGILL|[Ii]llegal instruction|AVX instructions",
+        "This processor lacks instructions that the build needs, such as AVX: choose an older version or another build.",
+    ),
+    (
+        r"SIGKILL|MemoryError|Cannot allocate memory|bad_alloc",
+        "The node ran out of memory: look who uses it with `free -h` and `ps aux --sort=-rss | head`.",
+    ),
+    (
+        r"driver version is insufficient|CUDA driver version|driver .*too old|forward compatibility",
         "The NVIDIA driver is too old for this build's CUDA: raise the driver, or choose an environment for an older CUDA.",
     ),
     (

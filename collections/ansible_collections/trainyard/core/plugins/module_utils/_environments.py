@@ -1,0 +1,158 @@
+# Copyright (c) Trainyard contributors
+# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""From the names of environments that an inventory wants to what a node has to get, or to words that say why not."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+
+NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+
+
+@dataclass(frozen=True)
+class Node:
+    """What of a node decides which lock fits: its Python, its processor and its family of distributions."""
+
+    python: str
+    architecture: str
+    family: str
+
+    @staticmethod
+    def of(facts: Mapping[str, Any], python: str = "") -> Node:
+        """Return what the facts say; ``python`` ("3.11") wins over the version that Ansible runs with."""
+        version = (facts.get("python") or {}).get("version") or {}
+        found = f"{version['major']}.{version['minor']}" if version else ""
+        return Node(python or found, str(facts.get("architecture") or ""), str(facts.get("os_family") or ""))
+
+
+@dataclass(frozen=True)
+class Wish:
+    """One entry of the list of wanted environments."""
+
+    name: str
+    environment: str
+    variant: str
+    state: str
+
+
+def lock_name(environment: str, variant: str, node: Node) -> str:
+    """Return the file name of a lock."""
+    return f"{environment}-{variant}-cp{node.python.replace('.', '')}-{node.architecture}.txt"
+
+
+def wishes(wanted: Sequence[Any], variant: str, catalogue: Mapping[str, Any]) -> List[Wish]:
+    """Return the entries of an inventory's list, short ones (names) filled up and aliases replaced."""
+    aliases = {alias: name for name, data in catalogue.items() for alias in data.get("aliases", [])}
+    found = []
+    for entry in wanted:
+        data = {"name": entry} if isinstance(entry, str) else dict(entry)
+        name = str(data.get("name") or data.get("environment") or "")
+        environment = str(data.get("environment") or name)
+        named = "environment" not in data and name in aliases
+        found.append(
+            Wish(
+                aliases[name] if named else name,
+                aliases.get(environment, environment),
+                str(data.get("variant") or variant),
+                str(data.get("state") or "present"),
+            )
+        )
+    return found
+
+
+def _near(word: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1)
+    return f" Did you mean {near[0]}?" if near else ""
+
+
+def _problem(wish: Wish, catalogue: Mapping[str, Any], kind: str, node: Node, prefix: str) -> Optional[str]:
+    """Return why a wish cannot be fulfilled, None when it can."""
+    listing = f"{prefix}environments" if kind == "framework" else f"{prefix}services"
+    if not NAME.match(wish.name):
+        return f"{listing}: '{wish.name}' is no name for an environment; letters, digits, '.', '_' and '-' are allowed."
+    if wish.state not in ("present", "absent"):
+        return f"{listing}: the state of {wish.name} is '{wish.state}'; allowed are present and absent."
+    if wish.state == "absent":
+        return None
+    known = sorted(name for name, data in catalogue.items() if data.get("kind") == kind)
+    if wish.environment not in known:
+        near = _near(wish.environment, known)
+        return f"{listing}: '{wish.environment}' is not in the catalogue.{near} Known: {', '.join(known)}."
+    variants = catalogue[wish.environment]["variants"]
+    if wish.variant not in variants:
+        return f"{prefix}variant: there is no variant '{wish.variant}' of {wish.environment}. Known: {', '.join(sorted(variants))}."
+    pythons = variants[wish.variant]["pythons"]
+    if node.python not in pythons:
+        return (
+            f"{listing}: {wish.environment} ({wish.variant}) is locked for Python {' and '.join(pythons)}, but this node has {node.python or 'none'}. "
+            f"Take it out of {listing} for this node, or have tools/lock_envs.py lock it for {node.python}."
+        )
+    return None
+
+
+def available(names: Sequence[str], catalogue: Mapping[str, Any], node: Node, variant: str) -> List[str]:
+    """Return those names of which the catalogue has this variant for the node's Python.
+
+    A variant that nothing in the catalogue has leaves all of them in, so that it is refused by name and not taken for "nothing to do".
+    """
+    if not any(variant in catalogue[name]["variants"] for name in names if name in catalogue):
+        return list(names)
+    return [name for name in names if node.python in catalogue[name]["variants"].get(variant, {}).get("pythons", [])]
+
+
+def plan(
+    wanted: Sequence[Any],
+    services: Sequence[Any],
+    catalogue: Mapping[str, Any],
+    node: Node,
+    *,
+    variant: str,
+    path: str,
+    indexes: Mapping[str, str],
+    default_for: Mapping[str, str],
+    prefix: str,
+) -> Tuple[List[Dict[str, Any]], List[str]]:
+    """Return what is to be done for each environment, and one sentence for each thing that cannot be done."""
+    problems: List[str] = []
+    entries: List[Dict[str, Any]] = []
+    if not node.python or not node.architecture:
+        return [], ["The node's Python and processor are not known: run the play with gather_facts: true."]
+    both = [(wish, "framework") for wish in wishes(wanted, variant, catalogue)] + [
+        (wish, "service") for wish in wishes(services, "cpu", catalogue)
+    ]
+    for wish, kind in both:
+        problem = _problem(wish, catalogue, kind, node, prefix)
+        if problem:
+            problems.append(problem)
+            continue
+        entry: Dict[str, Any] = {"name": wish.name, "state": wish.state, "path": f"{path}/{wish.name}"}
+        if wish.state == "present":
+            data = catalogue[wish.environment]
+            chosen = data["variants"][wish.variant]
+            entry.update(
+                environment=wish.environment,
+                variant=wish.variant,
+                kind=kind,
+                title=data["title"] if wish.name == wish.environment else f"{data['title']} ({wish.name})",
+                proof=data.get("proof"),
+                device=chosen["device"],
+                aliases=data.get("aliases", []) if wish.name == wish.environment else [],
+                lock=lock_name(wish.environment, wish.variant, node),
+                index_url=indexes.get(chosen.get("index", ""), ""),
+                index_packages=chosen.get("index_packages", []),
+                system_packages=chosen.get("system_packages", {}).get(node.family, []),
+            )
+        entries.append(entry)
+    names = [wish.name for wish, _kind in both]
+    problems += [f"{prefix}environments: {name} stands there twice." for name in sorted({name for name in names if names.count(name) > 1})]
+    choice = sorted(name for entry in entries if entry.get("kind") == "framework" for name in [entry["name"], *entry["aliases"]])
+    for user, name in sorted(default_for.items()):
+        if name not in choice and not problems:
+            problems.append(
+                f"{prefix}default_for: {user} is to have '{name}', which is not among this node's environments.{_near(name, choice)} "
+                f"Known: {', '.join(choice) or 'none'}."
+            )
+    return entries, problems

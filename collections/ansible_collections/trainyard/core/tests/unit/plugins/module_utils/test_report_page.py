@@ -1,0 +1,127 @@
+"""The page's text: whole, escaped, and with nothing that would have to be fetched."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from ansible_collections.trainyard.core.plugins.module_utils import _report, _report_page
+
+FIXTURES = Path(__file__).parents[8] / "tests" / "fixtures" / "report"
+VOID = {"meta", "link", "br", "img", "input", "hr"}
+
+
+class Structure(HTMLParser):
+    """Gathers what tests ask for, and fails on tags that do not close in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.stack: list[str] = []
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+        assert self.stack == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.stack.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.stack.pop() == tag
+
+    def tags(self, name: str) -> list[dict[str, str | None]]:
+        return [attributes for tag, attributes in self.seen if tag == name]
+
+
+@pytest.fixture(params=["passed", "failed", "check", "stopped"])
+def page(request: pytest.FixtureRequest) -> str:
+    return rendered(request.param)
+
+
+def rendered(name: str) -> str:
+    return _report_page.render_html(_report.load(FIXTURES / f"{name}.json"))
+
+
+def test_the_page_is_well_formed_and_says_its_language(page: str) -> None:
+    structure = Structure(page)
+    assert structure.tags("html") == [{"lang": "en"}]
+    assert [tag for tag, _ in structure.seen if re.fullmatch("h[1-6]", tag)][:2] == ["h1", "h2"]
+    assert all(head.get("scope") in {"col", "row"} for head in structure.tags("th"))
+    ids = [attributes["id"] for _, attributes in structure.seen if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert {str(tag["aria-labelledby"]) for tag in structure.tags("section")} <= set(map(str, ids))
+
+
+def test_the_page_needs_nothing_beside_it(page: str) -> None:
+    structure = Structure(page)
+    assert not {tag for tag, _ in structure.seen} & {"script", "link", "img", "iframe", "object", "embed", "form", "base"}
+    assert not [attributes for _, attributes in structure.seen if {"src", "href", "style", "action"} & set(attributes)]
+    assert not re.search(r"url\(|@import|https?:", page)
+
+
+def test_a_script_in_a_message_stays_text() -> None:
+    assert "&lt;script&gt;document.title" in rendered("failed")
+    assert "<script" not in rendered("failed")
+
+
+def test_every_text_of_a_report_is_escaped() -> None:
+    evil = "<img src=x onerror=alert(1)>\"'&"
+    report = _report.load(FIXTURES / "failed.json")
+
+    def spoil(value: object) -> object:
+        if isinstance(value, dict):
+            return {key: spoil(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [spoil(inner) for inner in value]
+        return evil if isinstance(value, str) else value
+
+    spoilt = {**report, **{key: spoil(report[key]) for key in report}}
+    for node in spoilt["nodes"]:
+        node["system"].pop("cores", None)
+    text = _report_page.render_html(spoilt)
+    Structure(text)
+    assert "<img" not in text
+    assert '"onerror' not in text
+
+
+def test_the_summary_comes_first() -> None:
+    assert "<h1>3 of 3 nodes converged, 15 of 15 proofs passed.</h1>" in rendered("passed")
+    assert "<title>Passed: 3 of 3 nodes converged, 15 of 15 proofs passed - Trainyard</title>" in rendered("passed")
+    assert "<h1>1 of 4 nodes converged, 4 of 6 proofs passed.</h1>" in rendered("failed")
+    assert "<h1>Stopped early: 0 of 2 nodes converged.</h1>" in rendered("stopped")
+    assert "<h1>2 of 2 nodes without an error, 4 of 6 proofs on record.</h1>" in rendered("check")
+
+
+def test_what_failed_stands_before_what_trains_and_only_when_something_did() -> None:
+    failed = rendered("failed")
+    assert failed.index("What failed, and what to do") < failed.index("What trains") < failed.index(">Nodes<")
+    assert "not proven to train" not in failed  # it is told environment by environment
+    assert "What failed" not in rendered("passed")
+    assert "What failed" not in rendered("check")
+    assert "A failure stopped the run for all nodes" in rendered("stopped")
+
+
+def test_a_state_is_never_told_by_colour_alone(page: str) -> None:
+    assert re.findall(r'class="mark (?:good|bad|open)"', page)
+    assert all(re.search(r">[✓✗○]</span> \S", mark) for mark in re.findall(r'<span class="mark.*?</span>.*?</span>', page))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("ink", "ground"),
+    [("ink", "ground"), ("ink", "sheet"), ("ink", "code"), ("soft", "ground"), ("soft", "sheet"), ("good", "good-ground"),
+     ("bad", "bad-ground"), ("open", "open-ground")],
+)  # fmt: skip
+def test_text_has_enough_contrast(scheme: str, ink: str, ground: str) -> None:
+    blocks = re.findall(r":root \{(.*?)\}", rendered("passed"), re.DOTALL)
+    colours = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6})", blocks[0 if scheme == "light" else 1]))
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    light, dark = sorted((luminance(colours[ink]), luminance(colours[ground])), reverse=True)
+    assert (light + 0.05) / (dark + 0.05) >= 4.5

@@ -1,0 +1,145 @@
+"""JupyterLab as people and attackers find it."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import time
+from typing import Any
+
+import pytest
+
+PASSWORD = "Feigen-im-Februar-77"
+UNIT = "trainyard-jupyter.service"
+FOLDER = "/etc/trainyard/jupyter"
+
+# Runs on the node: logs in over TLS that trusts the service's own certificate and nothing else, then asks the server's interface.
+CLIENT = """
+import http.cookiejar, json, re, ssl, sys, urllib.error, urllib.parse, urllib.request
+password, path = sys.argv[1:]
+context = ssl.create_default_context(cafile="/etc/trainyard/jupyter/tls.pem")
+cookies = http.cookiejar.CookieJar()
+ask = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context), urllib.request.HTTPCookieProcessor(cookies)).open
+site = "https://localhost:8888"
+ask(site + "/login").read()
+key = next(cookie.value for cookie in cookies if cookie.name == "_xsrf")
+try:
+    ask(site + "/login", urllib.parse.urlencode({"password": password, "_xsrf": key}).encode()).read()
+    answer = ask(site + path)
+    print(json.dumps({"status": answer.status, "body": json.load(answer)}))
+except urllib.error.HTTPError as error:
+    print(json.dumps({"status": error.code, "body": None}))
+"""
+PLAIN_CLIENT = """
+import http.client
+connection = http.client.HTTPConnection("localhost", 8888, timeout=5)
+connection.request("GET", "/login")
+print(connection.getresponse().status)
+"""
+
+
+def ask(host: Any, password: str, path: str) -> dict[str, Any]:
+    """Log in on the node and return status and body of an answer."""
+    done = host.run("python3 -c %s %s %s", CLIENT, password, path)
+    assert done.rc == 0, done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def main_pid(host: Any) -> int:
+    return int(host.check_output("systemctl show -P MainPID %s", UNIT))
+
+
+def test_it_runs_now_and_after_a_reboot(host: Any) -> None:
+    service = host.service("trainyard-jupyter")
+    assert service.is_running
+    assert service.is_enabled
+
+
+def test_it_runs_as_an_account_without_rights(host: Any) -> None:
+    status = dict(line.split(":", 1) for line in host.check_output("cat /proc/%s/status", main_pid(host)).splitlines() if ":" in line)
+    account = host.user("jupyter")
+    assert account.uid != 0
+    assert status["Uid"].split() == [str(account.uid)] * 4
+    assert {int(status[name], 16) for name in ("CapPrm", "CapEff", "CapBnd", "CapAmb")} == {0}
+    assert status["NoNewPrivs"].strip() == "1"
+    assert host.check_output("passwd --status jupyter").split()[1] == "L"
+
+
+def test_it_listens_on_loopback_alone(host: Any) -> None:
+    lines = host.check_output("ss -Htln").splitlines()
+    assert [line.split()[3] for line in lines if line.split()[3].endswith(":8888")] == ["127.0.0.1:8888"]
+
+
+def test_plain_http_is_not_answered(host: Any) -> None:
+    assert host.run("python3 -c %s", PLAIN_CLIENT).rc != 0
+
+
+def test_the_right_password_lets_in(host: Any) -> None:
+    assert ask(host, PASSWORD, "/api/status")["status"] == 200
+    assert ask(host, PASSWORD, "/api/me")["body"]["identity"]["username"]
+
+
+@pytest.mark.parametrize("password", ["", "wrong", PASSWORD.lower(), PASSWORD + " "])
+def test_another_password_does_not(host: Any, password: str) -> None:
+    assert ask(host, password, "/api/status")["status"] in {401, 403}
+
+
+def test_no_token_lets_in(host: Any) -> None:
+    token = json.loads(host.check_output("sh -c 'cat /run/trainyard-jupyter/jpserver-*.json'"))["token"]
+    assert token == ""
+
+
+def test_the_environment_is_a_kernel(host: Any) -> None:
+    kernels = ask(host, PASSWORD, "/api/kernelspecs")["body"]
+    assert kernels["default"] == "lab"
+    spec = kernels["kernelspecs"]["lab"]["spec"]
+    assert (spec["display_name"], spec["argv"][0]) == ("The lab's own", "/opt/trainyard/envs/jupyterlab/bin/python")
+
+
+def test_the_certificate_is_for_this_node_and_for_long(host: Any) -> None:
+    shown = host.check_output("openssl x509 -in %s/tls.pem -noout -enddate -ext subjectAltName", FOLDER)
+    assert all(name in shown for name in ("DNS:localhost", "IP Address:127.0.0.1", "DNS:node"))
+    ends = ssl.cert_time_to_seconds(shown.split("notAfter=")[1].splitlines()[0])
+    assert 90 < (ends - time.time()) / 86400 <= 826
+
+
+def test_the_secrets_are_roots_alone(host: Any) -> None:
+    for name in ("password", "tls.pem"):
+        file = host.file(f"{FOLDER}/{name}")
+        assert (file.user, file.group, file.mode) == ("root", "root", 0o600)
+    for name in ("", "/password", "/tls.pem"):
+        assert host.run("su -s /bin/sh nobody -c 'cat /run/trainyard-jupyter%s'", name).rc != 0
+    assert host.file(f"{FOLDER}/password").content_string.startswith("$argon2id$")
+
+
+def test_the_password_is_nowhere_in_the_clear(host: Any) -> None:
+    processes = host.run("sh -c 'cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ'").stdout
+    assert "trainyard/jupyter" in processes
+    assert PASSWORD not in processes
+    here = "/etc /var /tmp /run /srv /opt/trainyard /root /home /usr/local"
+    assert host.run(f"grep -rlaF -e %s {here}", PASSWORD).stdout == ""
+    assert host.run("journalctl --no-pager | grep -F -e %s", PASSWORD).stdout == ""
+
+
+def test_kernels_talk_where_nobody_can_listen(host: Any) -> None:
+    assert host.file(f"{FOLDER}/jupyter_server_config.py").contains('"transport": "ipc"')
+    assert host.file("/run/trainyard-jupyter").mode & 0o777 == 0o700
+
+
+def test_it_is_there_again_after_it_crashed(host: Any) -> None:
+    before = main_pid(host)
+    host.check_output("kill -KILL %s", before)
+    deadline = time.monotonic() + 60
+    while host.run("systemctl is-active %s", UNIT).stdout.strip() != "active" or main_pid(host) in {0, before}:
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    assert ask(host, PASSWORD, "/api/status")["status"] == 200
+
+
+def test_it_outlives_a_logout(host: Any) -> None:
+    before = main_pid(host)
+    host.check_output("loginctl terminate-user jupyter || true")
+    host.check_output("systemctl restart systemd-logind")
+    assert main_pid(host) == before
+    assert "/system.slice/" in host.check_output("cat /proc/%s/cgroup", before)

@@ -1,0 +1,142 @@
+"""TensorBoard as people and attackers find it."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+
+PASSWORD = "Birnen-im-Brunnen-42"
+UNIT = "trainyard-tensorboard.service"
+FOLDER = "/etc/trainyard/tensorboard"
+PYTHON = "/opt/trainyard/envs/tensorboard/bin/python"
+
+# Runs on the node, over TLS that trusts the service's own certificate and nothing else.
+CLIENT = """
+import base64, json, ssl, sys, urllib.error, urllib.request
+credentials, path = sys.argv[1:]
+context = ssl.create_default_context(cafile="/etc/trainyard/tensorboard/tls.pem")
+request = urllib.request.Request("https://localhost:6006" + path)
+if credentials:
+    request.add_header("Authorization", "Basic " + base64.b64encode(credentials.encode()).decode())
+try:
+    answer = urllib.request.urlopen(request, context=context)
+    print(json.dumps([answer.status, answer.read().decode()]))
+except urllib.error.HTTPError as error:
+    print(json.dumps([error.code, error.headers["WWW-Authenticate"]]))
+"""
+WRITE = """
+from tensorboard.summary import Writer
+run = Writer("/srv/tensorboard/molecule")
+run.add_scalar("loss", 0.25, step=1)
+run.close()
+"""
+PLAIN_CLIENT = """
+import http.client
+connection = http.client.HTTPConnection("localhost", 6006, timeout=5)
+connection.request("GET", "/")
+print(connection.getresponse().status)
+"""
+SILENT_CROWD = """
+import socket, subprocess, sys
+crowd = [socket.create_connection(("localhost", 6006)) for _ in range(40)]
+sys.exit(subprocess.call(sys.argv[1:]))
+"""
+
+
+def ask(host: Any, credentials: str, path: str) -> tuple[int, str]:
+    """Ask the server, on the node."""
+    done = host.run("python3 -c %s %s %s", CLIENT, credentials, path)
+    assert done.rc == 0, done.stderr
+    status, body = json.loads(done.stdout)
+    return status, body
+
+
+def main_pid(host: Any) -> int:
+    return int(host.check_output("systemctl show -P MainPID %s", UNIT))
+
+
+def test_it_runs_now_and_after_a_reboot(host: Any) -> None:
+    service = host.service("trainyard-tensorboard")
+    assert service.is_running
+    assert service.is_enabled
+
+
+def test_it_runs_as_an_account_without_rights(host: Any) -> None:
+    status = dict(line.split(":", 1) for line in host.check_output("cat /proc/%s/status", main_pid(host)).splitlines() if ":" in line)
+    assert "0" not in status["Uid"].split()
+    assert {int(status[name], 16) for name in ("CapPrm", "CapEff", "CapBnd", "CapAmb")} == {0}
+    assert status["NoNewPrivs"].strip() == "1"
+
+
+def test_it_opens_one_port_on_loopback_alone(host: Any) -> None:
+    pid = main_pid(host)
+    listening = [line.split()[3] for line in host.check_output("ss -Htlnp").splitlines() if f"pid={pid}," in line or ":6006" in line]
+    assert listening == ["127.0.0.1:6006"]
+    assert host.check_output("sh -c 'cat /proc/%s/task/*/children'", pid).strip() == ""
+
+
+@pytest.mark.parametrize("path", ["/", "/data/environment", "/data/runs", "/index.js", "/data/plugin/scalars/tags"])
+@pytest.mark.parametrize("credentials", ["", "lab:", "lab:wrong", f"root:{PASSWORD}", f"lab:{PASSWORD.lower()}"])
+def test_nobody_else_gets_anything(host: Any, credentials: str, path: str) -> None:
+    if credentials and path != "/":
+        path = "/data/runs"  # a wrong password costs a second; one page will do
+    status, challenge = ask(host, credentials, path)
+    assert status == 401
+    assert challenge.startswith("Basic ")
+
+
+def test_who_knows_the_password_sees_what_anybody_logged(host: Any) -> None:
+    host.check_output("runuser -u alice -- %s -c %s", PYTHON, WRITE)
+    deadline = time.monotonic() + 60
+    while "molecule" not in (answer := ask(host, f"lab:{PASSWORD}", "/data/runs"))[1]:
+        assert time.monotonic() < deadline, answer
+        time.sleep(1)
+    status, scalars = ask(host, f"lab:{PASSWORD}", "/data/plugin/scalars/scalars?run=molecule&tag=loss")
+    assert status == 200
+    assert json.loads(scalars)[0][1:] == [1, 0.25]
+
+
+def test_plain_http_is_not_answered(host: Any) -> None:
+    assert host.run("python3 -c %s", PLAIN_CLIENT).rc != 0
+
+
+def test_a_client_that_says_nothing_holds_up_nobody(host: Any) -> None:
+    started = time.monotonic()
+    done = host.run("python3 -c %s python3 -c %s %s /data/environment", SILENT_CROWD, CLIENT, f"lab:{PASSWORD}")
+    assert json.loads(done.stdout)[0] == 200
+    assert time.monotonic() - started < 10
+
+
+def test_the_secrets_are_roots_alone(host: Any) -> None:
+    for name in ("password", "tls.pem"):
+        file = host.file(f"{FOLDER}/{name}")
+        assert (file.user, file.group, file.mode) == ("root", "root", 0o600)
+    assert host.file("/run/trainyard-tensorboard").mode & 0o777 == 0o700
+    assert host.file(f"{FOLDER}/password").content_string.startswith("$argon2id$")
+
+
+def test_the_password_is_nowhere_in_the_clear(host: Any) -> None:
+    processes = host.run("sh -c 'cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ'").stdout
+    assert "tensorboard_server.py" in processes
+    assert PASSWORD not in processes
+    here = "/etc /var /tmp /run /srv /opt/trainyard /root /home /usr/local"
+    assert host.run(f"grep -rlaF -e %s {here}", PASSWORD).stdout == ""
+    assert host.run("journalctl --no-pager | grep -F -e %s", PASSWORD).stdout == ""
+
+
+def test_everybody_may_log_and_nobody_may_take_anothers_run_away(host: Any) -> None:
+    folder = host.file("/srv/tensorboard")
+    assert (folder.user, folder.mode) == ("root", 0o1777)
+
+
+def test_it_is_there_again_after_it_crashed(host: Any) -> None:
+    before = main_pid(host)
+    host.check_output("kill -KILL %s", before)
+    deadline = time.monotonic() + 60
+    while host.run("systemctl is-active %s", UNIT).stdout.strip() != "active" or main_pid(host) in {0, before}:
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    assert ask(host, f"lab:{PASSWORD}", "/data/environment")[0] == 200

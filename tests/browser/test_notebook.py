@@ -1,0 +1,84 @@
+"""A person at a laptop: through the SSH tunnel and TLS into JupyterLab and TensorBoard, with the password and not without."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from selenium.common.exceptions import WebDriverException
+
+from tests.browser.notebook import Jupyter, TensorBoard, chromium, tunnel
+from trainyard.containers import Lab
+from trainyard.lab import HERE
+
+pytestmark = pytest.mark.lab
+
+NODE = "head"
+IMPORTS = {"tensorflow": "tensorflow", "pytorch": "torch", "keras": "keras", "paddle": "paddle", "jax": "jax"}
+WRITE_A_RUN = """
+from tensorboard.summary import Writer
+run = Writer("/srv/tensorboard/browser-test")
+run.add_scalar("browser_test_loss", 0.5, step=1)
+run.close()
+"""
+
+
+def certificate(nodes: Lab, service: str) -> str:
+    """Return the certificate that a service on the node was given, read on the node."""
+    return nodes.execute(NODE, ["openssl", "x509", "-in", f"/etc/trainyard/{service}/tls.pem"])
+
+
+@pytest.fixture(scope="module")
+def password() -> str:
+    return (HERE / "secrets" / "notebook_password").read_text().split()[0]
+
+
+@pytest.fixture(scope="module")
+def jupyter(nodes: Lab) -> Iterator[Jupyter]:
+    """A browser on JupyterLab's page, by the tunnel that the README names."""
+    with tunnel(["ssh", "-F", str(nodes.ssh_config)], NODE, 8888) as port, chromium(certificate(nodes, "jupyter")) as browser:
+        yield Jupyter(browser, f"https://localhost:{port}")
+
+
+def test_a_wrong_password_is_refused(jupyter: Jupyter) -> None:
+    assert not jupyter.log_in("not the password")
+
+
+def test_a_cell_runs_in_the_kernel_of_each_environment(jupyter: Jupyter, nodes: Lab, password: str, tmp_path: Path) -> None:
+    assert jupyter.log_in(password)
+    specs = (
+        nodes.execute(NODE, ["sh", "-c", "cat /usr/local/share/jupyter/kernels/*/kernel.json | tr -d '\\n'"])
+        .replace("}{", "}\n{")
+        .splitlines()
+    )
+    kernels = {spec["metadata"]["trainyard"]: spec for spec in map(json.loads, specs)}
+    assert sorted(kernels) == sorted(IMPORTS)
+    assert set(jupyter.kernels()) >= {spec["display_name"] for spec in kernels.values()}
+    for name, spec in kernels.items():
+        printed = jupyter.run_cell(spec["display_name"], f"import sys, {IMPORTS[name]} as f; print(sys.prefix, f.__version__, 6 * 7)")
+        jupyter.screenshot(tmp_path / f"{name}.png")
+        assert f"/opt/trainyard/envs/{name} " in printed
+        assert printed.rstrip().endswith(" 42")
+
+
+def test_tensorboard_shows_a_run_to_who_knows_the_password_only(nodes: Lab, password: str, tmp_path: Path) -> None:
+    nodes.execute(NODE, ["/opt/trainyard/envs/tensorboard/bin/python", "-c", WRITE_A_RUN])
+    try:
+        with tunnel(["ssh", "-F", str(nodes.ssh_config)], NODE, 6006) as port, chromium(certificate(nodes, "tensorboard")) as browser:
+            page = TensorBoard(browser, f"https://localhost:{port}")
+            assert not page.log_in("lab", "not the password")
+            assert page.log_in("lab", password)
+            assert "browser-test" in page.text("browser_test_loss")
+            page.screenshot(tmp_path / "tensorboard.png")
+    finally:
+        nodes.execute(NODE, ["rm", "-r", "/srv/tensorboard/browser-test"])
+
+
+def test_a_browser_that_does_not_know_the_certificate_is_warned(nodes: Lab) -> None:
+    with tunnel(["ssh", "-F", str(nodes.ssh_config)], NODE, 8888) as port, chromium(certificate(nodes, "tensorboard")) as browser:
+        with contextlib.suppress(WebDriverException):  # some versions raise, all show the warning
+            browser.get(f"https://localhost:{port}")
+        assert browser.title == "Privacy error"
