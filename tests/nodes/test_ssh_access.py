@@ -197,7 +197,7 @@ def test_a_deviation_that_locks_out_or_makes_no_sense_is_refused(access: Access)
         (
             "chage -E 2020-01-01 admin",
             "chage -E -1 admin",
-            r"The account 'admin' expired on 2020-01-01: no new login would work\. Renew it with: chage -E -1",
+            r"A new login as 'admin' with a key alone does not work even as things are \(.*Your account has expired",
         ),
         (
             "usermod -s /usr/sbin/nologin admin",
@@ -217,12 +217,10 @@ def test_an_account_locked_behind_a_living_connection_is_refused(access: Access,
         stdin=subprocess.DEVNULL,
         capture_output=True,
     )
-    prepare = access.inventory({"ansible_ssh_args": " ".join(lasting), "ansible_shell_executable": "/bin/sh"})
     access.root(trouble)
-    assert prepare.exists()
     before = access.fingerprint()
     play = access.harden(environment=LINEAR, ansible_ssh_args=" ".join(lasting))
-    assert re.search(message, play.failures()) or "expired" in play.failures() or "not available" in play.failures(), play.text
+    assert re.match("Nothing was changed. " + message, play.failures()), play.text
     assert access.fingerprint() == before
     access.root(cure)
     assert access.lets_in()
@@ -449,9 +447,9 @@ def test_the_include_is_brought_to_the_top_and_back(access: Access, edit: str, p
             r"Port would be '.*' instead of '2222': /etc/ssh/sshd_config line \d+ wins\.",
         ),
         (
-            "echo 'SSHD_OPTS=\"-o PasswordAuthentication=yes\"' > /etc/default/ssh; systemctl restart ssh.service",
+            "echo 'SSHD_OPTS=\"-o PermitUserEnvironment=yes\"' > /etc/default/ssh; systemctl restart ssh.service",
             {},
-            r"PasswordAuthentication would be 'yes' instead of 'no': the daemon's own option \(-o PasswordAuthentication=yes\) wins; look for SSHD_OPTS",
+            r"PermitUserEnvironment would be 'yes' instead of 'no': the daemon's own option \(-o PermitUserEnvironment=yes\) wins; look for SSHD_OPTS",
         ),
     ],
     ids=["a list that adds up", "two ports", "the daemon's own option"],

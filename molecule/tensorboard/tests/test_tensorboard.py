@@ -54,8 +54,8 @@ def ask(host: Any, credentials: str, path: str) -> tuple[int, str]:
     return status, body
 
 
-def main_pid(host: Any) -> int:
-    return int(host.check_output("systemctl show -P MainPID %s", UNIT))
+def main_pid(host: Any) -> str:
+    return str(host.check_output("systemctl show -P MainPID %s", UNIT))
 
 
 def test_it_runs_now_and_after_a_reboot(host: Any) -> None:
@@ -136,7 +136,7 @@ def test_it_is_there_again_after_it_crashed(host: Any) -> None:
     before = main_pid(host)
     host.check_output("kill -KILL %s", before)
     deadline = time.monotonic() + 60
-    while host.run("systemctl is-active %s", UNIT).stdout.strip() != "active" or main_pid(host) in {0, before}:
+    while host.run("systemctl is-active %s", UNIT).stdout.strip() != "active" or main_pid(host) in {"0", before}:
         assert time.monotonic() < deadline
         time.sleep(0.5)
     assert ask(host, f"lab:{PASSWORD}", "/data/environment")[0] == 200

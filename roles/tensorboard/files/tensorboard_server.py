@@ -149,7 +149,7 @@ def main() -> int:
     def verify(password: str) -> bool:
         try:
             return hasher.verify(stored, password)
-        except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
+        except (argon2.exceptions.VerificationError, ValueError):
             return False
 
     tensorboard = program.TensorBoard(

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.errors import AnsibleError
+from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 
 MODULE = "trainyard.core.ssh_hardening"
@@ -44,7 +44,7 @@ class ActionModule(ActionBase):
             plan, lost = {"failed": True}, error
         if plan.get("failed") and "refusals" not in plan and self._by_sudo():
             trouble = self._login(None, {})
-            if NO_SUDO in trouble:
+            if NO_SUDO in trouble or (trouble and not isinstance(lost, AnsibleConnectionFailure)):
                 plan, lost = {"failed": True, "msg": f"Nothing was changed. {trouble}", "refusals": [trouble]}, None
         if lost:
             raise lost

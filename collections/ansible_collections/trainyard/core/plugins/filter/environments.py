@@ -47,7 +47,9 @@ options:
 """
 
 EXAMPLES = r"""
-plan: "{{ wishes | trainyard.core.environments(catalogue=catalog_environments, facts=ansible_facts, indexes=catalog_python_indexes, locks=folder) }}"
+plan: >-
+  {{ wishes | trainyard.core.environments(
+       catalogue=catalog_environments, facts=ansible_facts, indexes=catalog_python_indexes, locks=folder) }}
 """
 
 RETURN = r"""

@@ -49,7 +49,7 @@ def for_platform(platforms: Mapping[str, Any], facts: Mapping[str, Any]) -> dict
     """Return the values that hold on a node with ``facts``."""
     try:
         return _platform.for_platform(platforms, facts)
-    except _platform.UnknownPlatform as error:
+    except _platform.UnknownPlatformError as error:
         raise AnsibleFilterError(str(error)) from error
 
 

@@ -1,13 +1,14 @@
 # Copyright (c) Trainyard contributors
-# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+# Simplified BSD License (see https://opensource.org/licenses/BSD-2-Clause)
 """From the names of environments that an inventory wants to what a node has to get, or to words that say why not."""
 
 from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any
 
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 
@@ -43,7 +44,7 @@ def lock_name(environment: str, variant: str, node: Node) -> str:
     return f"{environment}-{variant}-cp{node.python.replace('.', '')}-{node.architecture}.txt"
 
 
-def wishes(wanted: Sequence[Any], variant: str, catalogue: Mapping[str, Any]) -> List[Wish]:
+def wishes(wanted: Sequence[Any], variant: str, catalogue: Mapping[str, Any]) -> list[Wish]:
     """Return the entries of an inventory's list, short ones (names) filled up and aliases replaced."""
     aliases = {alias: name for name, data in catalogue.items() for alias in data.get("aliases", [])}
     found = []
@@ -68,7 +69,7 @@ def _near(word: str, known: Sequence[str]) -> str:
     return f" Did you mean {near[0]}?" if near else ""
 
 
-def _problem(wish: Wish, catalogue: Mapping[str, Any], kind: str, node: Node, prefix: str) -> Optional[str]:
+def _problem(wish: Wish, catalogue: Mapping[str, Any], kind: str, node: Node, prefix: str) -> str | None:
     """Return why a wish cannot be fulfilled, None when it can."""
     listing = f"{prefix}environments" if kind == "framework" else f"{prefix}services"
     if not NAME.match(wish.name):
@@ -87,13 +88,14 @@ def _problem(wish: Wish, catalogue: Mapping[str, Any], kind: str, node: Node, pr
     pythons = variants[wish.variant]["pythons"]
     if node.python not in pythons:
         return (
-            f"{listing}: {wish.environment} ({wish.variant}) is locked for Python {' and '.join(pythons)}, but this node has {node.python or 'none'}. "
+            f"{listing}: {wish.environment} ({wish.variant}) is locked for Python {' and '.join(pythons)}; "
+            f"this node has {node.python}. "
             f"Take it out of {listing} for this node, or have tools/lock_envs.py lock it for {node.python}."
         )
     return None
 
 
-def available(names: Sequence[str], catalogue: Mapping[str, Any], node: Node, variant: str) -> List[str]:
+def available(names: Sequence[str], catalogue: Mapping[str, Any], node: Node, variant: str) -> list[str]:
     """Return those names of which the catalogue has this variant for the node's Python.
 
     A variant that nothing in the catalogue has leaves all of them in, so that it is refused by name and not taken for "nothing to do".
@@ -114,10 +116,10 @@ def plan(
     indexes: Mapping[str, str],
     default_for: Mapping[str, str],
     prefix: str,
-) -> Tuple[List[Dict[str, Any]], List[str]]:
+) -> tuple[list[dict[str, Any]], list[str]]:
     """Return what is to be done for each environment, and one sentence for each thing that cannot be done."""
-    problems: List[str] = []
-    entries: List[Dict[str, Any]] = []
+    problems: list[str] = []
+    entries: list[dict[str, Any]] = []
     if not node.python or not node.architecture:
         return [], ["The node's Python and processor are not known: run the play with gather_facts: true."]
     both = [(wish, "framework") for wish in wishes(wanted, variant, catalogue)] + [
@@ -128,7 +130,7 @@ def plan(
         if problem:
             problems.append(problem)
             continue
-        entry: Dict[str, Any] = {"name": wish.name, "state": wish.state, "path": f"{path}/{wish.name}"}
+        entry: dict[str, Any] = {"name": wish.name, "state": wish.state, "path": f"{path}/{wish.name}"}
         if wish.state == "present":
             data = catalogue[wish.environment]
             chosen = data["variants"][wish.variant]

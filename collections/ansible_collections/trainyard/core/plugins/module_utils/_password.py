@@ -77,7 +77,7 @@ kept = ""
 try:
     if hasher.verify(wish["hash"], wish["password"]) and not hasher.check_needs_rehash(wish["hash"]):
         kept = wish["hash"]
-except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
+except (argon2.exceptions.VerificationError, ValueError):
     pass
 json.dump({"hash": kept or ("" if wish["only_look"] else hasher.hash(wish["password"]))}, sys.stdout)
 """

@@ -433,6 +433,8 @@ def overridden(
     for name in wanted:
         keyword = name.lower()
         ours, theirs = expected.get(keyword, []), actual.get(keyword, [])
+        if keyword == "listenaddress":  # in whatever order the resolver gave them
+            ours, theirs = sorted(ours), sorted(theirs)
         if ours == theirs or (keyword == "hostkey" and theirs[: len(ours)] == ours):
             continue
         lines = [line for line in settings(files) if line.keyword == keyword and line.path not in DROP_INS and (whose or not line.matched)]
@@ -579,7 +581,7 @@ def daemon_options(title: str) -> list[str]:
 # --- the way back --------------------------------------------------------------------------------------------------
 
 
-def rollback_script(saved: Mapping[str, str], gone: Sequence[str], service: str, sshd: str) -> str:
+def rollback_script(saved: Mapping[str, str], gone: Sequence[str], service: str, sshd: str, verb: str = "reload") -> str:
     """Return the script that brings the old configuration back, and then removes itself.
 
     Args:
@@ -587,6 +589,7 @@ def rollback_script(saved: Mapping[str, str], gone: Sequence[str], service: str,
         gone: paths that were not there before.
         service: systemd's unit of sshd.
         sshd: its program.
+        verb: what makes systemd give the daemon its configuration anew.
     """
     quote = shlex.quote
     steps = [f"cp -p {quote(copy)} {quote(path + '.old')} && mv -f {quote(path + '.old')} {quote(path)}" for path, copy in sorted(saved.items())]
@@ -599,7 +602,7 @@ restore() {{
     {forget_commands("disable")}
     mkdir -p /run/sshd
     if {sshd} -t; then
-        systemctl reload {service} || true
+        systemctl {verb} {service} || true
         sleep 1
         if ! systemctl is-active --quiet {service}; then
             systemctl reset-failed {service} || true

@@ -38,7 +38,7 @@ def problems(wishes: Mapping[str, Any], role: str) -> list[str]:
     found = [
         _listen_problem(listen, role),
         "" if 1024 <= port <= 65535 else f"{role}_port is {port}: an unprivileged service can have 1024 to 65535.",
-        _password_problem(str(wishes["password"] or ""), listen, role),
+        _password_problem(wishes["password"], listen, role),
         *_certificate_problems(str(wishes["tls_certificate"] or ""), str(wishes["tls_key"] or ""), role),
     ]
     if "user" in wishes:
@@ -58,15 +58,20 @@ def _listen_problem(listen: str, role: str) -> str:
     return ""
 
 
-def _password_problem(password: str, listen: str, role: str) -> str:
+def _password_problem(password: Any, listen: str, role: str) -> str:
     variable = f"{role}_password"
+    if not isinstance(password, str):
+        return f"{variable} is no text. Put it in quotes: without them YAML makes numbers, dates and lists of what looks like one."
     if not password.strip():
         return (
-            f"{variable} is not set, or refers to a variable that is not. Set it, best in an encrypted file "
+            f"{variable} is not set. Set it, best in an encrypted file "
             f"(ansible-vault create inventory/YOURS/group_vars/all/vault.yml); there is no default password."
         )
-    if "\n" in password:
-        return f"{variable} holds a line break, which nobody could type. A file that was read by a lookup may end with one."
+    if password != password.strip() or "\n" in password:
+        return (
+            f"{variable} begins or ends with a space, or holds a line break, which login pages take off. "
+            "A file that was read by a lookup may end with one."
+        )
     weak = "" if is_loopback(listen) else passwords.weakness(password)
     if weak:
         return (

@@ -251,6 +251,11 @@ class Daemon:
         self.socket_active = listener.get("ActiveState") == "active"
         self.socket_ports = _sshd.socket_ports(listener.get("Listen", "")) if self.socket_active else set()
 
+    @property
+    def verb(self) -> str:
+        """Return what makes it read its configuration. One that a socket started ends at a reload; sessions outlive a restart too."""
+        return "restart" if self.socket_active else "reload"
+
     def _look(self) -> dict[str, str]:
         return systemctl_show(self.service, "LoadState", "ActiveState", "MainPID")
 
@@ -272,7 +277,7 @@ class Daemon:
     def renew(self, rules: Effective) -> str:
         """Make it read its configuration, keeping the sessions; returns what went wrong, if anything did."""
         before = self.loaded(rules)
-        status, _, errors = command("systemctl", "reload" if self.active else "start", self.service)
+        status, _, errors = command("systemctl", self.verb, self.service)
         if status:
             return last_words(errors)
         deadline = time.monotonic() + 10
@@ -419,7 +424,7 @@ class Plan:
         if errors:
             found = _sshd.complaint(errors, root)
             line = text.splitlines()[found[1] - 1].split() if found else ["?"]
-            raise Refusal(f"sshd does not accept ssh_hardening_config.{line[0]} ('{' '.join(line[1:])}'): {last_words(errors, root)}")
+            raise Refusal(f"sshd does not accept ssh_hardening_config.{line[0]} ('{' '.join(line[1:])}'): {found[2] if found else last_words(errors, root)}")
         self.rules, errors, root = judge(self.wanted, *self.daemon.options)
         if errors:
             raise Refusal(f"sshd would refuse its configuration: {last_words(errors, root)}")
@@ -567,7 +572,7 @@ class Plan:
             saved[path] = f"{_sshd.ROLLBACK}/{number}"
             shutil.copy2(path, saved[path])
             write(saved[path], before, 0o600)
-        write(f"{_sshd.ROLLBACK}/restore.sh", _sshd.rollback_script(saved, gone, self.daemon.service, SSHD), 0o700)
+        write(f"{_sshd.ROLLBACK}/restore.sh", _sshd.rollback_script(saved, gone, self.daemon.service, SSHD, self.daemon.verb), 0o700)
         for path, text in _sshd.rollback_units(self.options["rollback_seconds"]).items():
             write(path, text, 0o644)
         wants = f"{_sshd.UNITS}/timers.target.wants"

@@ -15,7 +15,7 @@ description:
     before it does.
   - A proof that was passed is kept, and is not repeated as long as nothing that it depends on has changed - the environment's packages,
     the scripts, the demands, the data, the GPU's driver - unless O(rerun) is set.
-  - A proof is an observation and leaves the node as it was, but for the record of what was seen; C(changed) is always false.
+  - A proof is an observation and leaves the node as it was, but for the record of what was seen; C(changed) tells of the scripts only.
 options:
   environments:
     description: The environments to prove.
@@ -47,6 +47,11 @@ options:
     description: Folder on the node that holds the scripts.
     type: path
     required: true
+  scripts:
+    description:
+      - The scripts that are to be in O(proofs), file name to text; Python files there that are not among them are removed.
+      - Where it is not given, the folder is used as it is.
+    type: dict
   results:
     description: Folder on the node in which what was proven is kept, one file for each environment.
     type: path
@@ -84,8 +89,8 @@ attributes:
     support: full
     description: Trains nothing; reports the proofs that still hold, and all others as not run.
   diff_mode:
-    support: none
-    description: Nothing is changed.
+    support: full
+    description: Shows the scripts before and after.
 """
 
 EXAMPLES = r"""
@@ -150,6 +155,7 @@ proofs:
 """
 
 import contextlib
+import glob
 import os
 import pwd
 import shutil
@@ -245,6 +251,19 @@ def write(path: str, text: str) -> None:
     os.replace(beside, path)
 
 
+def put_scripts(module: AnsibleModule, folder: str, scripts: dict[str, str]) -> dict[str, Any]:
+    """Bring the folder of scripts in line; return what the module is to say about that."""
+    present = {os.path.basename(path): read(path) or "" for path in glob.glob(os.path.join(glob.escape(folder), "*.py"))}
+    differing = sorted(name for name in {*present, *scripts} if present.get(name) != scripts.get(name))
+    for name in [] if module.check_mode else differing:
+        if name in scripts:
+            write(os.path.join(folder, name), scripts[name])
+        else:
+            os.unlink(os.path.join(folder, name))
+    before, after = ("".join(texts.get(name, "") for name in differing) for texts in (present, scripts))
+    return {"changed": bool(differing), "diff": {"before": before, "after": after, "before_header": folder, "after_header": folder}}
+
+
 def prove(module: AnsibleModule, wanted: dict[training.Environment, str], demand: training.Demand) -> dict[str, dict[str, Any]]:
     """Run the proofs of the wanted environments (with their fingerprints), some at a time; return the result of each name."""
     account = account_of(module)
@@ -296,6 +315,7 @@ def main() -> None:
                 },
             },
             "proofs": {"type": "path", "required": True},
+            "scripts": {"type": "dict"},
             "results": {"type": "path", "required": True},
             "user": {"type": "str", "default": "nobody"},
             "timeout": {"type": "int", "default": 600},
@@ -316,6 +336,8 @@ def main() -> None:
         module.fail_json(msg=f"Names of environments have to be unique and fit for a file name: {', '.join(odd) or 'one is there twice'}.")
     demand = training.Demand(**{field: module.params[field] for field in training.Demand._fields})
 
+    scripts = module.params["scripts"]
+    told = {"changed": False} if scripts is None else put_scripts(module, demand.proofs, scripts)
     results, wanted = {}, {}
     for environment in environments:
         digest = training.fingerprint(environment, demand)
@@ -336,8 +358,8 @@ def main() -> None:
     proofs = [results[environment.name] for environment in environments]
     message = training.failure_message(proofs)
     if message:
-        module.fail_json(msg=message, proofs=proofs)
-    module.exit_json(changed=False, proofs=proofs)
+        module.fail_json(msg=message, proofs=proofs, **told)
+    module.exit_json(proofs=proofs, **told)
 
 
 if __name__ == "__main__":

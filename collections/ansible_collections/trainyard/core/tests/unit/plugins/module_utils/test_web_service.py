@@ -38,8 +38,12 @@ def test_good_wishes_have_no_problem() -> None:
     "wishes, says",
     [
         ({"password": ""}, "jupyter_password is not set"),
+        ({"password": 123456789012}, "jupyter_password is no text. Put it in quotes"),
+        ({"password": ["kumquat"]}, "jupyter_password is no text. Put it in quotes"),
         ({"password": "  "}, "jupyter_password is not set"),
-        ({"password": "two\nlines"}, "jupyter_password holds a line break"),
+        ({"password": "two\nlines"}, "jupyter_password begins or ends with a space, or holds a line break"),
+        ({"password": "from a file\n"}, "jupyter_password begins or ends with a space"),
+        ({"password": " spaced"}, "jupyter_password begins or ends with a space"),
         ({"listen": "0.0.0.0", "password": "short"}, "jupyter_password is too weak for jupyter_listen = 0.0.0.0"),
         ({"listen": "192.0.2.7", "password": "jupyterlab2026"}, "it is a known word with something added"),
         ({"listen": "::", "password": "short"}, "at least 12 characters, 6 of them different"),

@@ -1,0 +1,932 @@
+# Copyright (c) Trainyard contributors
+# Simplified BSD License (see https://opensource.org/licenses/BSD-2-Clause)
+"""Python environments that hold exactly what their locks say: what is on the disk, what is off, and how it is put right.
+
+An environment carries a marker, a file that says whose it is and whether the last work on it came to its end. It is written
+before the first change and again after the last one, so that every interruption leaves a trace:
+
+- marker complete: everything was on the disk, synced, when it was written; what has changed since is found by looking.
+- marker open, same boot: a process was killed; what it had written is intact, the rest is found by looking.
+- marker open, another boot: the machine went down; files may hold anything, so this environment and the cache are made anew.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import ctypes
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+MARKER = ".trainyard-env.json"
+LOCK_COPY = ".trainyard-lock.txt"
+INSTALLER, CACHE, GUARD = ".uv", ".cache", ".lock"  # beside the environments, so that wheels and environments share one file system
+NO_INDEX = "none"
+BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
+PASSED_ON = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+OWN_TOP_LEVEL = {"__pycache__", "_virtualenv.py", "_virtualenv.pth"}  # made by `uv venv`, recorded by nobody
+BYTECODE_FACTOR = 1.2  # what compiled modules add to the recorded files, measured on the heaviest environments
+
+_PIN = re.compile(r"^(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(\[[^\]]*\])?==(?P<version>[^\s;]+)(?P<rest>.*)$")
+_DIST_INFO = re.compile(r"^(?P<name>.+?)-(?P<version>[^-]+)\.dist-info$")
+_CREDENTIALS = re.compile(r"(?<=//)[^/@\s]+@")
+_TESTS = re.compile(r"^_?tests?$")
+
+
+class PythonEnvError(Exception):
+    """Something that a person has to put right; the text says what."""
+
+
+@dataclass(frozen=True)
+class Pin:
+    """One line of a lock. ``size`` is what the package takes on disk in bytes, 0 where the lock does not say."""
+
+    name: str
+    version: str
+    line: str
+    size: int
+
+
+@dataclass
+class Found:
+    """A package that is installed, with what is wrong with it."""
+
+    name: str
+    version: str
+    folder: str
+    recorded: bool = True
+    damage: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Plan:
+    """How an environment differs from its lock."""
+
+    add: dict[str, str] = field(default_factory=dict)
+    remove: dict[str, str] = field(default_factory=dict)
+    change: dict[str, tuple[str, str]] = field(default_factory=dict)
+    repair: dict[str, str] = field(default_factory=dict)
+    strays: list[str] = field(default_factory=list)
+    unrecorded: list[str] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.add or self.remove or self.change or self.repair or self.strays or self.unrecorded)
+
+    def lines(self) -> list[str]:
+        """Return the differences, one line each."""
+        return [
+            *(f"add {name} {version}" for name, version in sorted(self.add.items())),
+            *(f"remove {name} {version}" for name, version in sorted(self.remove.items())),
+            *(f"change {name} {old} to {new}" for name, (old, new) in sorted(self.change.items())),
+            *(f"repair {name}: {why}" for name, why in sorted(self.repair.items())),
+            *(f"remove {name}, which belongs to no package" for name in sorted(self.strays)),
+        ]
+
+
+def normalise(name: str) -> str:
+    """Return a package's name in the one form that all its spellings share."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def without_credentials(text: str) -> str:
+    """Return a text with the user and password of its URLs left out."""
+    return _CREDENTIALS.sub("", text)
+
+
+def parse_lock(text: str) -> dict[str, Pin]:
+    """Return what a lock pins, by normalised name.
+
+    Raises:
+        PythonEnvError: a line is not an exact version with a checksum.
+    """
+    pins = {}
+    for line in text.replace("\\\n", " ").splitlines():
+        content, _hash, comment = (" " + line).partition(" #")
+        content = " ".join(content.split())
+        if not content:
+            continue
+        found = _PIN.match(content)
+        if not found or "--hash=sha256:" not in found["rest"] or ";" in found["rest"]:
+            raise PythonEnvError(f"requirements: '{content[:80]}' is not of the form name==version --hash=sha256:...")
+        name = normalise(found["name"])
+        pins[name] = Pin(name, found["version"], content, int(comment) if comment.strip().isdigit() else 0)
+    return pins
+
+
+def read_record(text: str) -> Iterator[tuple[str, str, str]]:
+    """Yield path, checksum and size of each file that a RECORD names."""
+    for line in text.splitlines():
+        row = next(csv.reader([line])) if '"' in line else line.rsplit(",", 2)
+        if len(row) == 3:
+            yield row[0], row[1], row[2]
+
+
+def file_damage(site: str, path: str, checksum: str, size: str, since_ns: int) -> str:
+    """Return what is wrong with a recorded file, '' when nothing is.
+
+    The content is read only where the file is younger than ``since_ns``, when all was known to be well.
+    """
+    whole = f"{site}/{path}"
+    try:
+        state = os.stat(whole)
+    except OSError:
+        return f"{path} is missing"
+    if state.st_size != int(size):
+        return f"{path} has {state.st_size} bytes instead of {size}"
+    kind, _equals, digest = checksum.partition("=")
+    if state.st_mtime_ns > since_ns and kind == "sha256":
+        with open(whole, "rb") as content:
+            found = base64.urlsafe_b64encode(hashlib.sha256(content.read()).digest()).rstrip(b"=").decode()
+        if found != digest:
+            return f"{path} has another content"
+    return ""
+
+
+def scan(site: str, since_ns: int) -> tuple[list[Found], list[str]]:
+    """Return the packages in a site-packages folder, and the entries in it that belong to none of them."""
+    found, owned, entries = [], set(OWN_TOP_LEVEL), []
+    try:
+        entries = sorted(entry.name for entry in os.scandir(site))
+    except OSError:
+        return [], []
+    for entry in entries:
+        named = _DIST_INFO.match(entry)
+        if not named:
+            continue
+        package = Found(normalise(named["name"]), named["version"], entry)
+        found.append(package)
+        owned.add(entry)
+        try:
+            rows = list(read_record(Path(site, entry, "RECORD").read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            rows = []
+        if not rows:
+            package.recorded = False
+            package.damage.append("its list of files is gone")
+            continue
+        for path, checksum, size in rows:
+            if not path.startswith(".."):
+                owned.add(path.partition("/")[0])
+            if size.isdigit() and not path.endswith(".pyc"):
+                damage = file_damage(site, path, checksum, size, since_ns)
+                if damage:
+                    package.damage.append(damage)
+    return found, [entry for entry in entries if entry not in owned]
+
+
+def compare(pins: Mapping[str, Pin], found: Sequence[Found], strays: Sequence[str]) -> Plan:
+    """Return how what is installed differs from a lock."""
+    plan = Plan(strays=list(strays))
+    by_name: dict[str, list[Found]] = {}
+    for package in found:
+        by_name.setdefault(package.name, []).append(package)
+        if not package.recorded:
+            plan.unrecorded.append(package.folder)
+    for name, packages in by_name.items():
+        version = packages[0].version
+        pin = pins.get(name)
+        if pin is None:
+            plan.remove[name] = version
+        elif len(packages) > 1:
+            plan.repair[name] = "it is installed twice, as " + " and ".join(package.version for package in packages)
+        elif not same_version(version, pin.version):
+            plan.change[name] = (version, pin.version)
+        elif packages[0].damage:
+            more = f", and {len(packages[0].damage) - 1} more" if len(packages[0].damage) > 1 else ""
+            plan.repair[name] = packages[0].damage[0] + more
+    plan.add = {name: pin.version for name, pin in pins.items() if name not in by_name}
+    return plan
+
+
+def same_version(one: str, other: str) -> bool:
+    """Say whether two spellings mean one version; folders write ``1.0+a_b`` where locks write ``1.0+a.b``."""
+    return one.replace("_", ".").replace("-", ".") == other.replace("_", ".").replace("-", ".")
+
+
+def explain(output: str, owner: str, index_url: str, wheelhouse: str) -> str:
+    """Return what an installer's failure means and what helps, from what it printed."""
+    text = without_credentials(output)
+    index = without_credentials(index_url) or "the default Python index"
+    ways = f"{owner}_index_url (an index of your own, or a mirror) and {owner}_wheelhouse (a folder of wheels)"
+    mismatch = re.search(
+        r"[Hh]ash mismatch for `(?P<what>[^`]+)`\s+Expected:\s+(?P<expected>.*?)\s+Computed:\s+(?P<computed>\S+)", text, re.DOTALL
+    )
+    if mismatch:
+        expected = " or ".join(mismatch["expected"].split())
+        return (
+            f"Wrong checksum: {mismatch['what']} was locked as {expected}, but what came is {mismatch['computed']}. It was not installed. "
+            f"It came from {wheelhouse + ' or ' if wheelhouse else ''}{index}: "
+            f"put the right file there, or choose another source by {ways}."
+        )
+    if "No space left on device" in text:
+        return f"The disk is full. Make room, or put the environments on a bigger disk by {owner}_path."
+    if re.search(r"invalid peer certificate|certificate verify failed|CERTIFICATE_VERIFY_FAILED|UnknownIssuer", text):
+        return (
+            f"The node does not trust the certificate of {_fetched(text) or index}. "
+            f"Add the authority that signed it to base_ca_certificates. The installer said: {_last_words(text)}"
+        )
+    if re.search(
+        r"Request failed after|error sending request|dns error|timed out|HTTP status server error|Max retries exceeded|NewConnectionError",
+        text,
+    ):
+        return (
+            f"The Python index does not answer: {_fetched(text) or index} was tried 4 times. See that the node reaches it, "
+            f"or choose another source by {ways}. The installer said: {_last_words(text)}"
+        )
+    if re.search(r"HTTP status client error \(40[13]|401 Unauthorized|403 Forbidden|missing credentials", text):
+        return f"The Python index wants other credentials: {_fetched(text) or index}. Correct those in {owner}_index_url."
+    missing = re.search(
+        r"[Bb]ecause (?:there is no version of )?(?P<what>\S+?) (?:was not found|has no wheels|has no usable|and you require)", text
+    )
+    if missing:
+        return (
+            f"{missing['what']} is nowhere to be had: not in {wheelhouse + ' and not in ' if wheelhouse else ''}"
+            f"{f'any index, since {owner}_index_url is {NO_INDEX}' if index_url == NO_INDEX else index}. "
+            f"Give a source that has it by {ways}."
+        )
+    return f"The installer failed: {_last_words(text)}"
+
+
+def _fetched(text: str) -> str:
+    found = re.search(r"Failed to (?:fetch|download):? `?(https?://[^\s`]+)", text)
+    return found.group(1) if found else ""
+
+
+def _last_words(text: str) -> str:
+    return " ".join(text.split())[-600:]
+
+
+def readable(size: float) -> str:
+    """Return a number of bytes for people."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{max(1, round(size / 1e6))} MB"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What holds for all environments of a call.
+
+    Attributes:
+        path: folder of the environments.
+        owner: whose they are; also what the names of the variables begin with that messages name.
+        python: interpreter that they are made with.
+        installer_requirements: lock of uv.
+        index_url: '' for uv's own default, 'none' for no index at all.
+        wheelhouse: folder or URL with wheels, '' for none.
+        compile: whether modules are compiled once for all users.
+        spare: bytes that have to stay free on the disk.
+        patience: seconds to wait for another run.
+    """
+
+    path: str
+    owner: str
+    python: str = "/usr/bin/python3"
+    installer_requirements: str = ""
+    index_url: str = ""
+    wheelhouse: str = ""
+    compile: bool = True
+    spare: int = 200_000_000
+    patience: float = 1800
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One environment as it is to be."""
+
+    name: str
+    requirements: str = ""
+    present: bool = True
+    python_version: str = ""
+    index_url: str = ""
+    index_packages: tuple[str, ...] = ()
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """Return what tells one lock from another."""
+        return hashlib.sha256(self.requirements.encode()).hexdigest()
+
+
+@dataclass
+class State:
+    """How an environment is.
+
+    Attributes:
+        folder: where it is.
+        marker: content of its marker, empty without one.
+        since_ns: when all was known to be well, 0 if never.
+        broken: why its interpreter has to be put in place anew, '' when it is sound.
+        anew: why it has to be made from scratch, '' when that is not needed.
+        found: what is installed.
+        plan: how that differs from the lock.
+    """
+
+    folder: Path
+    marker: dict[str, Any] = field(default_factory=dict)
+    since_ns: int = 0
+    broken: str = ""
+    anew: str = ""
+    found: list[Found] = field(default_factory=list)
+    plan: Plan = field(default_factory=Plan)
+
+    @property
+    def exists(self) -> bool:
+        """Say whether it has been begun."""
+        return bool(self.marker)
+
+    @property
+    def unfinished(self) -> bool:
+        """Say whether work on it was interrupted."""
+        return self.exists and not self.marker.get("complete")
+
+    def off(self, wanted: Wanted) -> bool:
+        """Say whether it is not as wanted."""
+        return bool(not self.exists or self.unfinished or self.broken or self.anew or self.plan or self.described_otherwise(wanted))
+
+    def described_otherwise(self, wanted: Wanted) -> bool:
+        """Say whether its marker tells other things about it."""
+        return bool(self.marker.get("about", {}) != dict(wanted.about))
+
+    def actions(self, wanted: Wanted) -> list[str]:
+        """Return what has to be done, in words."""
+        said = []
+        if not self.exists:
+            said.append("create it")
+        elif self.anew:
+            said.append(f"make it anew: {self.anew}")
+        elif self.unfinished:
+            said.append("finish what was interrupted")
+        if self.exists and self.broken and not self.anew:
+            said.append(f"put its interpreter in place: {self.broken}")
+        said += self.plan.lines()
+        if self.exists and self.described_otherwise(wanted):
+            said.append("describe it anew")
+        return said
+
+
+@dataclass
+class Result:
+    """What was, or would be, done to an environment."""
+
+    name: str
+    path: str
+    changed: bool
+    actions: list[str]
+    before: list[str]
+    after: list[str]
+
+
+class Environments:
+    """The environments in a folder, and the work on them.
+
+    Raises:
+        PythonEnvError: from every method, where a person has to act.
+    """
+
+    def __init__(self, settings: Settings, say: Callable[[str], None] = lambda _text: None) -> None:
+        self.settings = settings
+        self.base = Path(settings.path)
+        self.say = say
+        self.guard: int | None = None
+        self.cleaned: set[str] = set()
+        self._version = ""
+
+    # Looking
+
+    def python_version(self) -> str:
+        """Return the version of the interpreter that environments are made with, such as 3.11."""
+        if not self._version:
+            try:
+                done = self._run([self.settings.python, "-I", "-S", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"])
+            except OSError:
+                done = None
+            if done is None or done.returncode:
+                raise PythonEnvError(f"{self.settings.owner}_python: {self.settings.python} is no Python on this node.")
+            self._version = done.stdout.strip()
+        return self._version
+
+    def site(self, folder: Path) -> str:
+        """Return an environment's folder of packages."""
+        return f"{folder}/lib/python{self.python_version()}/site-packages"
+
+    def look(self, wanted: Wanted, *, closely: bool = True) -> State:
+        """Return how an environment is; not ``closely`` means that packages are listed, and no file is looked at."""
+        state = State(self.base / wanted.name)
+        if wanted.present and wanted.python_version and wanted.python_version != self.python_version():
+            raise PythonEnvError(
+                f"{self.settings.owner}_python: {self.settings.python} is Python {self.python_version()}, "
+                f"but {wanted.name} is locked for {wanted.python_version}."
+            )
+        state.marker = read_marker(state.folder)
+        if not state.marker and _has_content(state.folder):
+            if not wanted.present:
+                return state
+            raise PythonEnvError(
+                f"{state.folder} is there already and was not made by {self.settings.owner}. "
+                f"Move it away, or choose another name for this environment, or another {self.settings.owner}_path."
+            )
+        if state.marker and state.marker.get("owner") != self.settings.owner and wanted.present:
+            raise PythonEnvError(
+                f"{state.folder} belongs to {state.marker.get('owner')}. Choose another name, or another {self.settings.owner}_path."
+            )
+        if not wanted.present:
+            return state
+        pins = parse_lock(wanted.requirements)
+        if state.marker:
+            if state.unfinished and state.marker.get("boot") != boot():
+                state.anew = "the machine went down while it was being made"
+            state.broken, other = self._interpreter(state.folder) if closely else ("", "")
+            state.anew = state.anew or other
+            if state.marker.get("complete"):
+                state.since_ns = (state.folder / MARKER).stat().st_mtime_ns
+        if state.anew or not state.marker:
+            state.plan = compare(pins, [], [])
+        elif closely:
+            state.found, strays = scan(self.site(state.folder), state.since_ns)
+            state.plan = compare(pins, state.found, strays)
+        else:
+            state.plan = compare(pins, installed(self.site(state.folder)), [])
+        return state
+
+    def _interpreter(self, folder: Path) -> tuple[str, str]:
+        """Return why the interpreter is broken, and why all has to be made anew; both '' when all is well."""
+        try:
+            lines = (folder / "pyvenv.cfg").read_text().splitlines()
+        except (OSError, ValueError):
+            lines = []
+        config = {key.strip(): value.strip() for key, _equals, value in (line.partition("=") for line in lines)}
+        version = ".".join(config.get("version_info", config.get("version", "")).split(".")[:2])
+        if version and version != self.python_version():
+            return "", f"it has Python {version}, wanted is {self.python_version()}"
+        if not version:
+            return "pyvenv.cfg is missing or damaged", ""
+        if config.get("include-system-site-packages") != "false":
+            return "it reads the system's packages too", ""
+        if not (folder / "bin" / "activate").is_file():
+            return "bin/activate is missing", ""
+        return ("", "") if self._is_itself(folder) else ("bin/python does not run", "")
+
+    def _is_itself(self, folder: Path) -> bool:
+        """Say whether the environment's Python runs and takes the environment for its home, not the system's."""
+        try:
+            done = self._run([str(folder / "bin" / "python"), "-I", "-c", "import sys; print(sys.prefix)"])
+        except OSError:
+            return False
+        return done.returncode == 0 and done.stdout.strip() == str(folder)
+
+    def marked(self) -> list[tuple[Path, dict[str, Any]]]:
+        """Return all environments of the folder that carry a marker, whoever made them."""
+        try:
+            folders = sorted(Path(entry.path) for entry in os.scandir(self.base) if entry.is_dir(follow_symlinks=False))
+        except OSError:
+            return []
+        found = [(folder, read_marker(folder)) for folder in folders if not folder.name.startswith(".")]
+        return [(folder, marker) for folder, marker in found if marker]
+
+    # Judging
+
+    def check_room(self, states: Sequence[tuple[Wanted, State]]) -> int:
+        """Return the bytes that the installation will take.
+
+        Raises:
+            PythonEnvError: the disk does not have them.
+        """
+        have: set[tuple[str, str]] = set()
+        if (self.base / CACHE).is_dir():  # what another environment has is in the cache and takes no more room
+            for folder, _marker in self.marked():
+                have |= {(package.name, package.version) for package in installed(self.site(folder))}
+        need: dict[tuple[str, str], int] = {}
+        for wanted, state in states:
+            pins = parse_lock(wanted.requirements)
+            for name in (*state.plan.add, *state.plan.change, *state.plan.repair):
+                key = (name, pins[name].version)
+                if key not in have or name in state.plan.repair:
+                    need[key] = pins[name].size
+        if not need:
+            return 0
+        size = sum(need.values()) * BYTECODE_FACTOR
+        room = _free(self.base)
+        if room < size + self.settings.spare:
+            raise PythonEnvError(
+                f"The disk of {self.base} has {readable(room)} free, but {', '.join(wanted.name for wanted, _state in states)} "
+                f"will take {readable(size)}, and {readable(self.settings.spare)} should stay free. "
+                f"Make room, or put the environments on a bigger disk by {self.settings.owner}_path."
+            )
+        return int(size)
+
+    def check(self, wishes: Sequence[Wanted]) -> int:
+        """Look, without looking at single files, whether all can be made, and return the bytes that it will take."""
+        states = [(wanted, self.look(wanted, closely=False)) for wanted in wishes if wanted.present]
+        return self.check_room([(wanted, state) for wanted, state in states if state.plan])
+
+    # Doing
+
+    def apply(self, wishes: Sequence[Wanted], *, dry: bool) -> list[Result]:
+        """Bring all environments to what is wanted, and return what was done; ``dry`` only says it."""
+        first = [(wanted, self.look(wanted)) for wanted in wishes]
+        to_do = [(wanted, state) for wanted, state in first if self._is_off(wanted, state)]
+        if to_do:
+            self.check_room([(wanted, state) for wanted, state in to_do if wanted.present])
+        if not to_do or dry:
+            return [self._result(wanted, state) for wanted, state in first]
+        self._need_wheelhouse([state for wanted, state in to_do if wanted.present])
+        results = {}
+        with self._alone():
+            self._distrust_cache()
+            states = [(wanted, self.look(wanted)) for wanted in wishes]  # another run may have been at work while this one waited
+            compiling: tuple[Wanted, State, list[subprocess.Popen[str]]] | None = None
+            for wanted, state in states:
+                results[wanted.name] = self._result(wanted, state)
+                if not self._is_off(wanted, state):
+                    continue
+                if not wanted.present:
+                    remove_environment(state.folder)
+                    continue
+                self._install(wanted, state)
+                if compiling:
+                    self._finish(*compiling)  # the one before, compiled while this one was fetched
+                compiling = (wanted, state, self._compile(state.folder))
+            if compiling:
+                self._finish(*compiling)
+        return [results[wanted.name] for wanted in wishes]
+
+    def remove_all(self, *, dry: bool) -> list[Result]:
+        """Remove all environments of this owner, and what they were made with when no other's are left."""
+        mine = [folder for folder, marker in self.marked() if marker.get("owner") == self.settings.owner]
+        others = [folder for folder, marker in self.marked() if folder not in mine]
+        tools = [self.base / name for name in (CACHE, INSTALLER, GUARD) if not others and (self.base / name).exists()]
+        if (mine or tools) and not dry:
+            with self._alone():
+                for folder in mine:
+                    remove_environment(folder)
+                for tool in tools:
+                    if tool.is_dir():
+                        shutil.rmtree(tool)
+                    else:
+                        tool.unlink()
+                if not _has_content(self.base):
+                    self.base.rmdir()
+        results = [Result(folder.name, str(folder), True, ["remove it"], [folder.name], []) for folder in mine]
+        if tools and not mine:
+            results.append(Result("", str(self.base), True, ["remove the installer and its cache"], [tool.name for tool in tools], []))
+        return results
+
+    @staticmethod
+    def _is_off(wanted: Wanted, state: State) -> bool:
+        return state.off(wanted) if wanted.present else state.exists
+
+    def _result(self, wanted: Wanted, state: State) -> Result:
+        changed = self._is_off(wanted, state)
+        if not wanted.present:
+            return Result(wanted.name, str(state.folder), changed, ["remove it"] if changed else [], [wanted.name] if changed else [], [])
+        before = sorted(f"{package.name} {package.version}" for package in state.found)
+        before = [*before, *(f"damaged: {line}" for line in state.plan.lines() if line.startswith("repair"))]
+        after = sorted(f"{pin.name} {pin.version}" for pin in parse_lock(wanted.requirements).values())
+        return Result(wanted.name, str(state.folder), changed, state.actions(wanted), before, after if changed else before)
+
+    def _need_wheelhouse(self, states: Sequence[State]) -> None:
+        house = self.settings.wheelhouse
+        if states and house.startswith("/") and not os.path.isdir(house):
+            raise PythonEnvError(f"{self.settings.owner}_wheelhouse: {house} is no folder on this node.")
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the folder's lock: two runs do not work in one folder at a time, nor a run beside a killed run's uv."""
+        self.base.mkdir(mode=0o755, parents=True, exist_ok=True)
+        os.chmod(self.base, 0o755)
+        self.guard = os.open(self.base / GUARD, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        deadline = time.monotonic() + self.settings.patience
+        while True:
+            try:
+                fcntl.flock(self.guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    os.close(self.guard)
+                    raise PythonEnvError(
+                        f"Another run has been working in {self.base} for {int(self.settings.patience)} seconds. "
+                        f"See who it is with: fuser {self.base / GUARD}"
+                    ) from None
+                time.sleep(0.2)
+        try:
+            yield
+        finally:
+            os.close(self.guard)
+            self.guard = None
+
+    def _distrust_cache(self) -> None:
+        """Drop the cache when the machine went down while something was being written into it."""
+        if any(not marker.get("complete") and marker.get("boot") != boot() for _folder, marker in self.marked()):
+            shutil.rmtree(self.base / CACHE, ignore_errors=True)
+
+    def _install(self, wanted: Wanted, state: State) -> None:
+        """Put an environment's packages in place; its marker stays open."""
+        folder, pins = state.folder, parse_lock(wanted.requirements)
+        self._write_marker(wanted, folder, complete=False)
+        if state.anew:
+            empty(folder, keep=MARKER)
+        if not (state.plan or state.broken or state.anew or state.unfinished):
+            return
+        uv = self._installer()
+        if state.broken or state.anew or state.unfinished or not (folder / "pyvenv.cfg").is_file():
+            self._must([uv, "venv", "--quiet", "--allow-existing", "--prompt", wanted.name, "--python", self.settings.python, str(folder)])
+        if not self._is_itself(folder):  # else uv would take the system's Python for the environment and change that
+            raise PythonEnvError(f"{folder}/bin/python does not run, or is not the environment's own. Remove {folder} and run again.")
+        write_atomically(folder / LOCK_COPY, "".join(pin.line + "\n" for pin in pins.values()))
+        self._clear(state)
+        self._sync(uv, wanted, pins, folder, state.plan)
+        found, strays = scan(self.site(folder), 0 if state.plan.repair else time.time_ns())
+        left = compare(pins, found, strays)
+        if left.repair:  # the cache holds damaged files too: they are the same files, by hard links
+            self._forget(uv, left.repair)
+            self._sync(uv, wanted, pins, folder, left)
+            found, strays = scan(self.site(folder), 0)
+            left = compare(pins, found, strays)
+        if left:
+            raise PythonEnvError(f"{wanted.name} is not as its lock says after its installation: {'; '.join(left.lines())[:600]}.")
+
+    def _clear(self, state: State) -> None:
+        """Take away what uv cannot: packages without a list of files, files that belong to no package."""
+        for name in (*state.plan.unrecorded, *state.plan.strays):
+            path = Path(self.site(state.folder), name)
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+    def _forget(self, uv: str, packages: Iterable[str]) -> None:
+        """Drop packages from the cache, each once in a call."""
+        names = [name for name in packages if name not in self.cleaned]
+        if names:
+            self._must([uv, "cache", "clean", "--quiet", *names])
+            self.cleaned.update(names)
+
+    def _sync(self, uv: str, wanted: Wanted, pins: Mapping[str, Pin], folder: Path, plan: Plan) -> None:
+        """Have uv install what is missing and remove what is too much."""
+        self._forget(uv, plan.repair)
+        again = [word for name in plan.repair for word in ("--reinstall-package", name)]
+        target = ["--quiet", "--require-hashes", "--only-binary", ":all:", "--python", str(folder / "bin" / "python")]
+        words = [uv, "pip", "sync", *target, *again, *self._sources(), str(folder / LOCK_COPY)]
+        done = self._run(words, self._uv_environment(self.settings.index_url))
+        special = [name for name in wanted.index_packages if name in plan.add or name in plan.change or name in plan.repair]
+        if done.returncode and special and wanted.index_url and "No solution found" in done.stdout and self.settings.index_url != NO_INDEX:
+            # Only now, since a wheelhouse or an own index may have them while the special index is out of reach.
+            part = folder / (LOCK_COPY + ".part")
+            write_atomically(part, "".join(pins[name].line + "\n" for name in special))
+            step = [uv, "pip", "install", "--no-deps", *target, *again, "-r", str(part)]
+            done = self._run(step, self._uv_environment(wanted.index_url))
+            part.unlink()
+            if done.returncode:
+                raise PythonEnvError(explain(done.stdout, self.settings.owner, wanted.index_url, self.settings.wheelhouse))
+            done = self._run(words, self._uv_environment(self.settings.index_url))
+        if done.returncode:
+            raise PythonEnvError(explain(done.stdout, self.settings.owner, self.settings.index_url, self.settings.wheelhouse))
+
+    def _sources(self) -> list[str]:
+        house = self.settings.wheelhouse
+        return [*(["--find-links", house] if house else []), *(["--no-index"] if self.settings.index_url == NO_INDEX else [])]
+
+    def _compile(self, folder: Path) -> list[subprocess.Popen[str]]:
+        """Start compiling an environment's modules, since its users may not write beside them; tests are left out.
+
+        Compiled modules of files that another environment has too (by hard links) are linked from there.
+        """
+        if not self.settings.compile:
+            return []
+        others = [other for other, marker in self.marked() if other != folder and marker.get("complete")]
+        done_elsewhere = compiled(self.site(other) for other in others)
+        left = []
+        for source, inode in sources(self.site(folder)):
+            target = cached(source, self.python_version())
+            known = done_elsewhere.get(inode)
+            if known and not os.path.exists(target):
+                os.makedirs(os.path.dirname(target), exist_ok=True)
+                try:
+                    os.link(known, target)
+                except OSError:
+                    known = None
+            if not known:
+                left.append(source)
+        workers = min(len(os.sched_getaffinity(0)), 1 + len(left) // 50)
+        started = []
+        for part in range(workers if left else 0):
+            process = subprocess.Popen(
+                [str(folder / "bin" / "python"), "-I", "-m", "compileall", "-qq", "-i", "-"],
+                stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                text=True, umask=0o022, env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"}, cwd="/",
+            )  # fmt: skip
+            assert process.stdin
+            try:
+                process.stdin.write("".join(source + "\n" for source in left[part::workers]))
+                process.stdin.close()
+            except OSError:
+                pass  # it died: what it leaves uncompiled is compiled in memory at each start, slower and no less right
+            started.append(process)
+        return started
+
+    def _finish(self, wanted: Wanted, state: State, compiling: Sequence[subprocess.Popen[str]]) -> None:
+        """Wait for what is being compiled, have all of it on the disk, and close the marker."""
+        for process in compiling:
+            process.wait()
+        sync_disk(self.base)
+        self._write_marker(wanted, state.folder, complete=True)
+
+    def _write_marker(self, wanted: Wanted, folder: Path, *, complete: bool) -> None:
+        folder.mkdir(mode=0o755, exist_ok=True)
+        os.chmod(folder, 0o755)
+        content = {
+            "owner": self.settings.owner,
+            "lock": wanted.digest,
+            "complete": complete,
+            "boot": boot(),
+            "about": dict(wanted.about),
+        }
+        write_atomically(folder / MARKER, json.dumps(content, indent=1, sort_keys=True) + "\n")
+
+    def _installer(self) -> str:
+        """Return the path of uv, put in place where it is not, or is another version."""
+        uv = self.base / INSTALLER / "bin" / "uv"
+        pins = parse_lock(self.settings.installer_requirements)
+        if "uv" not in pins:
+            raise PythonEnvError("installer_requirements: it has to pin uv.")
+        try:
+            done = self._run([str(uv), "--version"])
+            if done.returncode == 0 and done.stdout.split()[1:2] == [pins["uv"].version]:
+                return str(uv)
+        except OSError:
+            pass
+        folder = self.base / INSTALLER
+        shutil.rmtree(folder, ignore_errors=True)
+        done = self._run([self.settings.python, "-I", "-m", "venv", str(folder)])
+        if done.returncode:
+            raise PythonEnvError(
+                f"{self.settings.python} cannot make environments; python3-venv is missing? It said: {_last_words(done.stdout)}"
+            )
+        write_atomically(folder / LOCK_COPY, "".join(pin.line + "\n" for pin in pins.values()))
+        pip = [str(folder / "bin" / "python"), "-I", "-m", "pip", "install", "--quiet", "--no-cache-dir", "--no-compile"]
+        step = [*pip, "--require-hashes", "--only-binary", ":all:", *self._sources(), "--requirement", str(folder / LOCK_COPY)]
+        environment = {"PIP_CONFIG_FILE": "/dev/null", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
+        environment.update(PIP_RETRIES="3", PIP_DEFAULT_TIMEOUT="60")
+        if self.settings.index_url not in ("", NO_INDEX):
+            environment["PIP_INDEX_URL"] = self.settings.index_url
+        done = self._run(step, environment)
+        if done.returncode:
+            raise PythonEnvError(explain(done.stdout, self.settings.owner, self.settings.index_url, self.settings.wheelhouse))
+        return str(uv)
+
+    def _uv_environment(self, index_url: str) -> dict[str, str]:
+        """Return what uv reads; an index's URL may hold a password, which has no place among a process's arguments."""
+        return {} if index_url in ("", NO_INDEX) else {"UV_DEFAULT_INDEX": index_url}
+
+    def _must(self, words: Sequence[str]) -> None:
+        done = self._run(words)
+        if done.returncode:
+            raise PythonEnvError(explain(done.stdout, self.settings.owner, self.settings.index_url, self.settings.wheelhouse))
+
+    def _run(self, words: Sequence[str], environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        """Run a command away from everything that a user or the system may have configured."""
+        whole = {
+            "PATH": os.defpath,
+            "HOME": os.environ.get("HOME", "/root"),
+            "LC_ALL": "C.UTF-8",
+            "NO_COLOR": "1",
+            "UV_CACHE_DIR": str(self.base / CACHE),
+            "UV_LINK_MODE": "hardlink",
+            "UV_NO_CONFIG": "1",
+            "UV_NO_PROGRESS": "1",
+            "UV_PYTHON_DOWNLOADS": "never",
+            "UV_HTTP_TIMEOUT": "60",
+            "UV_HTTP_RETRIES": "3",
+        }
+        for name in PASSED_ON:
+            for spelling in (name, name.lower()):
+                if spelling in os.environ:
+                    whole[spelling] = os.environ[spelling]
+        bundle = os.environ.get("SSL_CERT_FILE") or next((path for path in BUNDLES if os.path.exists(path)), "")
+        if bundle:
+            whole.update(SSL_CERT_FILE=bundle, PIP_CERT=bundle)
+        whole.update(environment or {})
+        self.say(" ".join(words[:4]))
+        return subprocess.run(
+            list(words), env=whole, cwd="/", umask=0o022, text=True, errors="replace", check=False,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            pass_fds=[] if self.guard is None else [self.guard],  # a killed run's uv keeps the lock until it ends
+        )  # fmt: skip
+
+
+def installed(site: str) -> list[Found]:
+    """Return the packages in a site-packages folder by the names of their folders alone."""
+    try:
+        named = [_DIST_INFO.match(entry.name) for entry in os.scandir(site)]
+    except OSError:
+        return []
+    return [Found(normalise(match["name"]), match["version"], match.string) for match in named if match]
+
+
+def sources(site: str) -> Iterator[tuple[str, int]]:
+    """Yield each module under a folder, tests left out, with the number of its inode."""
+    for folder, names, _files in os.walk(site):
+        names[:] = [name for name in names if name != "__pycache__" and not _TESTS.match(name)]
+        for entry in os.scandir(folder):
+            if entry.name.endswith(".py") and entry.is_file(follow_symlinks=False):
+                yield entry.path, entry.inode()
+
+
+def cached(source: str, version: str) -> str:
+    """Return where Python looks for a module's compiled form."""
+    folder, name = os.path.split(source)
+    return f"{folder}/__pycache__/{name[:-3]}.cpython-{version.replace('.', '')}.pyc"
+
+
+def compiled(sites: Iterable[str]) -> dict[int, str]:
+    """Return the compiled modules of environments by the inode of their source."""
+    found = {}
+    for site in sites:
+        version = Path(site).parent.name.replace("python", "")
+        for source, inode in sources(site):
+            target = cached(source, version)
+            if os.path.exists(target):
+                found[inode] = target
+    return found
+
+
+def read_marker(folder: Path) -> dict[str, Any]:
+    """Return an environment's marker, {} without one; a damaged one counts as left open by a machine that went down."""
+    try:
+        content = (folder / MARKER).read_text()
+    except OSError:
+        return {}
+    try:
+        found = json.loads(content)
+        return found if isinstance(found, dict) and found else {"complete": False}
+    except ValueError:
+        return {"complete": False}
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file's content in one step that a power cut does not undo by half."""
+    beside = path.with_name(path.name + ".new")
+    with open(beside, "w", encoding="utf-8") as new:
+        os.fchmod(new.fileno(), 0o644)
+        new.write(text)
+        new.flush()
+        os.fsync(new.fileno())
+    os.replace(beside, path)
+
+
+def empty(folder: Path, keep: str) -> None:
+    """Remove everything in a folder but one entry."""
+    for entry in os.scandir(folder):
+        if entry.name != keep:
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path)
+            else:
+                os.unlink(entry.path)
+
+
+def remove_environment(folder: Path) -> None:
+    """Remove an environment, its marker last, so that an interruption leaves something that is known as ours."""
+    empty(folder, keep=MARKER)
+    (folder / MARKER).unlink()
+    folder.rmdir()
+
+
+def sync_disk(folder: Path) -> None:
+    """Have everything on a folder's file system written to the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        if ctypes.CDLL(None).syncfs(handle):
+            os.sync()
+    except AttributeError:
+        os.sync()
+    finally:
+        os.close(handle)
+
+
+def boot() -> str:
+    """Return what tells this start of the machine from others."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _has_content(folder: Path) -> bool:
+    try:
+        return any(True for _entry in os.scandir(folder))
+    except FileNotFoundError:
+        return False
+
+
+def _free(folder: Path) -> int:
+    while not folder.exists():
+        folder = folder.parent
+    state = os.statvfs(folder)
+    return state.f_bavail * state.f_frsize
