@@ -1,17 +1,16 @@
-"""An environment on a real node has proven that it trains, as an ordinary user, and says so when it no longer does."""
+"""An environment on a real node has proven that it trains, as an ordinary user, and does so again by hand."""
 
 from __future__ import annotations
 
 import json
-import re
+from typing import Any
 
 import pytest
-from testinfra.host import Host
 
-FOLDER = "/opt/trainyard/verification"
+FOLDER = "/opt/trainyard/proofs"
 PYTHON = "/opt/trainyard/envs/jax/bin/python"
-PROOF = f"{PYTHON} -B {FOLDER}/proofs/train_jax.py"
 
+# The digits that scikit-learn brings, in the shape and in both of the formats that MNIST comes in.
 MNIST = """
 import gzip, numpy, struct, sys
 from pathlib import Path
@@ -19,25 +18,76 @@ from sklearn.datasets import load_digits
 
 bunch = load_digits()
 images = numpy.kron(bunch.images, numpy.ones((1, 3, 3))) * 255 / 16
-images = numpy.pad(images.astype("uint8"), ((0, 0), (2, 2), (2, 2)))  # 28 by 28, as MNIST's are
+images = numpy.pad(images.astype("uint8"), ((0, 0), (2, 2), (2, 2)))
 order = numpy.random.RandomState(0).permutation(len(images))
 images, labels = images[order], bunch.target.astype("uint8")[order]
 parts = {"x_train": images[:1400], "y_train": labels[:1400], "x_test": images[1400:], "y_test": labels[1400:]}
 folder = Path(sys.argv[1])
-(folder / "idx").mkdir()
 numpy.savez(folder / "mnist.npz", **parts)
 names = ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz", "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte")
-for name, array in zip(names, parts.values(), strict=True):
+for name, array in zip(names, parts.values()):
     content = struct.pack(">HBB", 0, 8, array.ndim) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
-    (folder / "idx" / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    (folder / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
 """
 
 
-def as_nobody(host: Host, command: str) -> dict[str, object]:
-    """Run a proof by hand as an ordinary user, and return what it printed."""
-    done = host.run("cd /tmp && env -i HOME=/tmp PATH=/usr/bin:/bin setpriv --reuid=nobody --regid=nogroup --clear-groups %s", command) if 0 else host.run(
-        f"cd /tmp && env -i HOME=/tmp PATH=/usr/bin:/bin setpriv --reuid=nobody --regid=nogroup --clear-groups {command}"
-    )
-    found: dict[str, object] = json.loads(done.stdout)
-    assert (done.rc == 0) is (found["problem"] == "")
-    return found
+def as_nobody(host: Any, words: str) -> Any:
+    """Run a command as an ordinary user who has nothing."""
+    return host.run(f"cd / && env -i PATH=/usr/bin:/bin setpriv --reuid=nobody --regid=nogroup --clear-groups {words}")
+
+
+def proof(host: Any, words: str) -> tuple[int, dict[str, Any]]:
+    """Run the proof by hand; return its exit status and what it printed."""
+    done = as_nobody(host, f"{PYTHON} -B {FOLDER}/scripts/train_jax.py {words}")
+    line: dict[str, Any] = json.loads(done.stdout)
+    return done.rc, line
+
+
+@pytest.fixture(scope="module")
+def mnist(host: Any) -> str:
+    folder = host.check_output("mktemp -d /tmp/mnist.XXXX")
+    host.run_expect([0], "chmod 755 %s", folder)
+    host.run_expect([0], f"{PYTHON} -c %s %s", MNIST, folder)
+    return str(folder)
+
+
+def test_the_environment_is_proven(host: Any) -> None:
+    record = json.loads(host.file(f"{FOLDER}/results/jax.json").content_string)["proof"]
+    assert record["passed"] is True
+    assert (record["framework"], record["device"], record["expected_device"], record["variant"]) == ("JAX", "cpu", "cpu", "cpu")
+    assert record["version"] == host.check_output(f"{PYTHON} -c 'import jax; print(jax.__version__)'")
+    assert record["accuracy"] >= 0.95
+    assert record["seconds"] > 0
+
+
+def test_nobody_but_root_can_write_a_proof(host: Any) -> None:
+    for path in (FOLDER, f"{FOLDER}/scripts", f"{FOLDER}/scripts/digits.py", f"{FOLDER}/results", f"{FOLDER}/results/jax.json"):
+        assert host.file(path).user == "root"
+        assert as_nobody(host, f"test -r {path}").rc == 0
+        assert as_nobody(host, f"test -w {path}").rc == 1
+
+
+def test_nothing_is_left_behind(host: Any) -> None:
+    assert host.check_output(f"ls -A {FOLDER}/results").split() == [".lock", "jax.json"]
+    assert host.check_output(f"find {FOLDER} /opt/trainyard/envs/jax -user nobody") == ""
+    assert host.run("pgrep -u nobody").rc == 1
+
+
+def test_any_user_can_repeat_it_by_hand(host: Any) -> None:
+    status, line = proof(host, "--expect-device cpu")
+    assert (status, line["problem"]) == (0, "")
+    assert line["accuracy"] >= 0.95
+
+
+def test_an_expected_gpu_that_is_not_used_is_a_failure_with_a_reason(host: Any) -> None:
+    status, line = proof(host, "--expect-device gpu")
+    assert status == 1
+    assert line["problem"] == "a GPU was expected, but this build of JAX can use the CPU only"
+    assert "GPU variant" in line["remedy"]
+    assert line["device"] == "cpu"
+
+
+@pytest.mark.parametrize("data", ["/mnist.npz", ""])
+def test_mnist_is_read_in_both_of_its_formats(host: Any, mnist: str, data: str) -> None:
+    status, line = proof(host, f"--mnist {mnist}{data} --minimum-accuracy 0.9")
+    assert (status, line["problem"]) == (0, "")

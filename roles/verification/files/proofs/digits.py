@@ -4,7 +4,7 @@
 
 A proof may also be run by hand, with its environment's Python:
 
-    /opt/trainyard/envs/pytorch/bin/python /opt/trainyard/verification/proofs/train_pytorch.py --expect-device gpu
+    /opt/trainyard/envs/pytorch/bin/python /opt/trainyard/proofs/scripts/train_pytorch.py --expect-device gpu
 
 Libraries are imported inside functions: they read their limits from the process environment when they are loaded, and one
 that can't be loaded is a verdict like any other.

@@ -76,7 +76,9 @@ class ActionModule(ActionBase):
             return {**result, **confirmed, "login_proven": False}
         port = self._connection.get_option("port") if door == "ssh" else None
         if port and int(port) not in applied["ports"]:
-            result["warnings"] = [f"sshd listens on port {applied['ports'][0]} now: set ansible_port to it for {self._vars.get('inventory_hostname')}."]
+            result["warnings"] = [
+                f"sshd listens on port {applied['ports'][0]} now: set ansible_port to it for {self._vars.get('inventory_hostname')}."
+            ]
         return result
 
     def _phase(self, phase: str) -> dict[str, Any]:
@@ -160,7 +162,10 @@ class ActionModule(ActionBase):
                 port = ports[0]
                 name = known.get("hostname", self._host()).lower()
                 # The host's key is known under its former port.
-                alias = ["-o", "HostKeyAlias=" + known.get("hostkeyalias", name if known.get("port") == "22" else f"[{name}]:{known.get('port')}")]
+                alias = [
+                    "-o",
+                    "HostKeyAlias=" + known.get("hostkeyalias", name if known.get("port") == "22" else f"[{name}]:{known.get('port')}"),
+                ]
         password = self._option("password") if plan.get("passwords") else None
         methods = "publickey,password,keyboard-interactive" if password else "publickey"
         words = [
@@ -228,6 +233,10 @@ class ActionModule(ActionBase):
 
 def _words(errors: str) -> str:
     """Return what ssh or sudo said, without the client's debugging lines."""
-    said = [line.strip() for line in errors.splitlines() if line.strip() and not line.startswith(("debug1:", "OpenSSH_", "Warning: Permanently"))]
+    said = [
+        line.strip()
+        for line in errors.splitlines()
+        if line.strip() and not line.startswith(("debug1:", "OpenSSH_", "Warning: Permanently"))
+    ]
     noise = ("Authenticated to ", "Transferred: ", "Bytes per second: ")
     return " / ".join([line for line in said if not line.startswith(noise)][-3:]) or "nothing"

@@ -545,19 +545,21 @@ class Environments:
             self._distrust_cache()
             states = [(wanted, self.look(wanted)) for wanted in wishes]  # another run may have been at work while this one waited
             compiling: tuple[Wanted, State, list[subprocess.Popen[str]]] | None = None
-            for wanted, state in states:
-                results[wanted.name] = self._result(wanted, state)
-                if not self._is_off(wanted, state):
-                    continue
-                if not wanted.present:
-                    remove_environment(state.folder)
-                    continue
-                self._install(wanted, state)
+            try:
+                for wanted, state in states:
+                    results[wanted.name] = self._result(wanted, state)
+                    if not self._is_off(wanted, state):
+                        continue
+                    if not wanted.present:
+                        remove_environment(state.folder)
+                        continue
+                    self._install(wanted, state)
+                    if compiling:
+                        self._finish(*compiling)  # the one before, compiled while this one was fetched
+                    compiling = (wanted, state, self._compile(state.folder))
+            finally:
                 if compiling:
-                    self._finish(*compiling)  # the one before, compiled while this one was fetched
-                compiling = (wanted, state, self._compile(state.folder))
-            if compiling:
-                self._finish(*compiling)
+                    self._finish(*compiling)
         return [results[wanted.name] for wanted in wishes]
 
     def remove_all(self, *, dry: bool) -> list[Result]:

@@ -14,7 +14,7 @@ import fnmatch
 import posixpath
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -144,7 +144,7 @@ _MATCHABLE = {
 _WHO = ("allowusers", "allowgroups", "denyusers", "denygroups")
 
 
-class Refusal(Exception):
+class RefusalError(Exception):
     """The wish can't be met; says which variable to change."""
 
 
@@ -252,7 +252,7 @@ def wanted_settings(profile: str, deviations: Mapping[str, Any], keys: Sequence[
         defaults: effective configuration of an empty file, which shows what this sshd knows.
 
     Raises:
-        Refusal: a deviation is none that a drop-in can carry.
+        RefusalError: a deviation is none that a drop-in can carry.
     """
     mlkem = any("mlkem768x25519-sha256" in value for value in defaults.get("kexalgorithms", []))
     merged: dict[str, Any] = {"HostKey": list(keys), **_GENERATIONS[mlkem], **PROFILES[profile]}
@@ -260,13 +260,13 @@ def wanted_settings(profile: str, deviations: Mapping[str, Any], keys: Sequence[
     for name, value in deviations.items():
         where = f"ssh_hardening_config.{name}"
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9]*", str(name)) or name.lower() in {"match", "include"}:
-            raise Refusal(f"{where} can't be set here: give keywords of sshd_config(5) except Match and Include.")
+            raise RefusalError(f"{where} can't be set here: give keywords of sshd_config(5) except Match and Include.")
         if isinstance(value, Mapping) or (isinstance(value, list) and any(isinstance(item, (Mapping, list)) for item in value)):
-            raise Refusal(f"{where} must be a string, a number, true or false, or a list of those; got {value!r}.")
+            raise RefusalError(f"{where} must be a string, a number, true or false, or a list of those; got {value!r}.")
         if value in ([], "") and name.lower() in ("allowusers", "allowgroups"):
-            raise Refusal(f"{where} names nobody, so nobody could log in: name the admin's account, or leave {name} out.")
+            raise RefusalError(f"{where} names nobody, so nobody could log in: name the admin's account, or leave {name} out.")
         if any(set("\n\r\0") & set(str(item)) for item in (value if isinstance(value, list) else [value])):
-            raise Refusal(f"{where} must be on one line.")
+            raise RefusalError(f"{where} must be on one line.")
         for other in [other for other in merged if other.lower() == name.lower()]:
             del merged[other]
         if value not in (None, "", []):
@@ -293,7 +293,12 @@ def drop_in(profile: str, wanted: Mapping[str, Sequence[str]]) -> str:
     lines += [f"{name} {value}" for name, values in wanted.items() for value in values]
     again = [f"    {name} {value}" for name, values in wanted.items() if name.lower() in _MATCHABLE for value in values]
     if again:
-        lines += ["", "# Once more for every connection: the first Match block wins, so that none elsewhere loosens these.", "Match all", *again]
+        lines += [
+            "",
+            "# Once more for every connection: the first Match block wins, so that none elsewhere loosens these.",
+            "Match all",
+            *again,
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -417,7 +422,13 @@ def complaint(errors: str, root: str = "") -> tuple[str, int, str] | None:
 
 
 def overridden(
-    files: Mapping[str, str], wanted: Iterable[str], expected: Effective, actual: Effective, whose: str = "", options: Sequence[str] = ()
+    files: Mapping[str, str],
+    wanted: Iterable[str],
+    expected: Effective,
+    actual: Effective,
+    *,
+    whose: str = "",
+    options: Sequence[str] = (),
 ) -> list[str]:
     """Say of each of our keywords that has another value than wanted what it is and which line makes it so.
 
@@ -478,11 +489,14 @@ def kept_out(account: Account, rules: Effective, today: int) -> list[str]:
             )
         # A denial for some hosts only is the proof's business.
         elif keyword.startswith("deny") and _listed([pattern for pattern in patterns if "@" not in pattern], names[kind]):
-            found.append(f"{shown} ({' '.join(patterns)}) keeps '{account.name}' out, the account of this connection: take it out of {shown}.")
+            found.append(
+                f"{shown} ({' '.join(patterns)}) keeps '{account.name}' out, the account of this connection: take it out of {shown}."
+            )
     if account.uid == 0 and rule("permitrootlogin") in {"no", "forced-commands-only"}:
         found.append(
-            f"This connection logs in as root, and PermitRootLogin is to be '{rule('permitrootlogin')}': make an admin with a key and sudo and "
-            "set ansible_user to it; until there is one, set PermitRootLogin to prohibit-password in ssh_hardening_config."
+            f"This connection logs in as root, and PermitRootLogin is to be '{rule('permitrootlogin')}': "
+            "make an admin with a key and sudo and set ansible_user to it; until there is one, "
+            "set PermitRootLogin to prohibit-password in ssh_hardening_config."
         )
     if rule("usepam") == "no" and account.password.startswith("!"):
         found.append(
@@ -493,7 +507,9 @@ def kept_out(account: Account, rules: Effective, today: int) -> list[str]:
         day = datetime.date(1970, 1, 1) + datetime.timedelta(days=account.expires)
         found.append(f"The account '{account.name}' expired on {day}: no new login would work. Renew it with: chage -E -1 {account.name}")
     if not account.shell_runs or posixpath.basename(account.shell) in {"nologin", "false"}:
-        found.append(f"The account '{account.name}' has the shell {account.shell}, which lets nobody in: usermod -s /bin/bash {account.name}")
+        found.append(
+            f"The account '{account.name}' has the shell {account.shell}, which lets nobody in: usermod -s /bin/bash {account.name}"
+        )
     other_keys = rule("authorizedkeyscommand") not in {"", "none"} or rule("trustedusercakeys") not in {"", "none"}
     by_password = "yes" in (rule("passwordauthentication"), rule("kbdinteractiveauthentication"))
     if not account.keys and not other_keys and not by_password:
@@ -507,14 +523,17 @@ def kept_out(account: Account, rules: Effective, today: int) -> list[str]:
     return found
 
 
+def _replacement(tokens: Mapping[str, str]) -> Callable[[re.Match[str]], str]:
+    return lambda token: tokens[token[0]]
+
+
 def key_files(account: str, home: str, uid: int, rules: Effective) -> list[str]:
     """Return the paths of an account's authorized_keys under these rules."""
     found = []
     for pattern in " ".join(rules.get("authorizedkeysfile", [])).split():
         if pattern == "none":
             continue
-        tokens = {"%%": "%", "%h": home, "%u": account, "%U": str(uid)}
-        path = re.sub(r"%[%huU]", lambda token: tokens[token[0]], pattern)
+        path = re.sub(r"%[%huU]", _replacement({"%%": "%", "%h": home, "%u": account, "%U": str(uid)}), pattern)
         found.append(posixpath.join(home, path))
     return found
 
@@ -592,7 +611,9 @@ def rollback_script(saved: Mapping[str, str], gone: Sequence[str], service: str,
         verb: what makes systemd give the daemon its configuration anew.
     """
     quote = shlex.quote
-    steps = [f"cp -p {quote(copy)} {quote(path + '.old')} && mv -f {quote(path + '.old')} {quote(path)}" for path, copy in sorted(saved.items())]
+    steps = [
+        f"cp -p {quote(copy)} {quote(path + '.old')} && mv -f {quote(path + '.old')} {quote(path)}" for path, copy in sorted(saved.items())
+    ]
     steps += [f"rm -f {quote(path)}" for path in sorted(gone)]
     body = "\n    ".join(steps or [":"])
     return f"""#!/bin/sh

@@ -78,6 +78,47 @@ class End(NamedTuple):
     stderr: str
 
 
+def problems(wishes: Mapping[str, Any], scripts: Iterable[str]) -> list[str]:
+    """Return one sentence for each variable of the role, without its prefix, that asks for what can't be done.
+
+    Args:
+        wishes: environments, minimum_accuracy, timeout, user, mnist and path.
+        scripts: paths or names of the files that the role has.
+    """
+    known = proof_names(scripts)
+    environments = [Environment.from_option({"path": "", **option}) for option in wishes["environments"]]
+    names = [environment.name for environment in environments]
+    unknown = sorted({environment.proof for environment in environments} - set(known))
+    found = []
+    if unknown:
+        found.append(f"verification_environments: there is no proof {', '.join(unknown)}. An entry's proof is one of {', '.join(known)}.")
+    odd = [name for name in names if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name)]
+    if odd:
+        found.append(f"verification_environments: a name holds letters, digits, '.', '_' and '-' only, unlike {', '.join(map(repr, odd))}.")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        found.append(f"verification_environments: {', '.join(twice)} is there twice; each name may stand once.")
+    if not 0 < wishes["minimum_accuracy"] <= 1:
+        found.append(f"verification_minimum_accuracy: {wishes['minimum_accuracy']} is not between 0 and 1; 0.95 is usual.")
+    if wishes["timeout"] < 1:
+        found.append(f"verification_timeout: {wishes['timeout']} is no number of seconds; 600 is usual.")
+    if wishes["user"] == "root":
+        found.append("verification_user: proofs never run as root; name an ordinary user, such as nobody.")
+    if not re.match(r"$|/|https?://", wishes["mnist"]):
+        found.append(
+            f"verification_mnist: {wishes['mnist']!r} is neither '' (scikit-learn's digits) nor a path on the node that begins with / "
+            "nor a URL that begins with http:// or https://."
+        )
+    if not re.match(r"/[^/]+/[^/]", wishes["path"]):
+        found.append(f"verification_path: {wishes['path']!r} is no folder of its own, such as /opt/trainyard/proofs.")
+    return found
+
+
+def proof_names(scripts: Iterable[str]) -> list[str]:
+    """Return the proofs among files: ``pytorch`` for ``train_pytorch.py``."""
+    return sorted(Path(script).stem[len("train_") :] for script in scripts if Path(script).match("train_*.py"))
+
+
 def command(environment: Environment, demand: Demand) -> list[str]:
     """Return the command that anybody may run by hand to repeat a proof."""
     line = [f"{environment.path}/bin/python", f"{demand.proofs}/train_{environment.proof}.py", "--expect-device", environment.device]
@@ -183,7 +224,7 @@ def obstacle(environment: Environment, demand: Demand) -> tuple[str, str] | None
     if not Path(demand.proofs, f"train_{environment.proof}.py").exists():
         return (
             f"there is no proof named {environment.proof!r} in {demand.proofs}",
-            "Name one of: " + ", ".join(sorted(path.stem[6:] for path in Path(demand.proofs).glob("train_*.py"))) + ".",
+            "Name one of: " + ", ".join(proof_names(map(str, Path(demand.proofs).glob("*.py")))) + ".",
         )
     return None
 

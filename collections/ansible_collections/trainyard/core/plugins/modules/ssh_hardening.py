@@ -10,11 +10,12 @@ module: ssh_hardening
 short_description: Harden sshd without locking anybody out
 version_added: 0.1.0
 description:
-  - Writes one drop-in for sshd that wins over every other file, and asserts that on the effective configuration (C(sshd -T)) and on what the
-    running daemon offers.
-  - The change is judged by sshd in a copy first. What would lock out the account of this connection is refused before anything changes.
-  - A new login with the key alone, and sudo in it, is made from the controller under the new configuration. If it fails, the old configuration comes back at
-    once; if the controller vanishes meanwhile, a timer on the node brings it back.
+  - Writes one drop-in for sshd that wins over every other file, and asserts that on the effective configuration (C(sshd -T))
+    and on what the running daemon offers.
+  - The change is judged by sshd in a copy first. What would lock out the account of this connection is refused before
+    anything changes.
+  - A new login with the key alone, and sudo in it, is made from the controller under the new configuration. If it fails,
+    the old configuration comes back at once; if the controller vanishes meanwhile, a timer on the node brings it back.
   - Lines that make sshd refuse its own configuration are commented out, wherever they stand.
   - Sessions stay open. The daemon is reloaded whenever it runs with something older than what is on disk.
 author: Trainyard contributors (@trainyard)
@@ -109,6 +110,7 @@ passwords:
 """
 
 import contextlib
+import errno
 import glob
 import grp
 import os
@@ -118,15 +120,16 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.trainyard.core.plugins.module_utils import _sshd
-from ansible_collections.trainyard.core.plugins.module_utils._sshd import Account, Effective, Files, Refusal
+from ansible_collections.trainyard.core.plugins.module_utils._sshd import Account, Effective, Files, RefusalError
 
 SSHD = "/usr/sbin/sshd"
 REPAIRS = 50
+NO_ADDRESS = {errno.ECONNREFUSED, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENETUNREACH}
 
 
 def command(*words: str) -> tuple[int, str, str]:
@@ -214,7 +217,7 @@ def repaired(files: Files) -> tuple[Files, Effective, list[str]]:
         the files, their effective configuration, and a sentence for each line.
 
     Raises:
-        Refusal: sshd refuses the configuration for another reason than some lines.
+        RefusalError: sshd refuses the configuration for another reason than some lines.
     """
     changes: list[str] = []
     for _ in range(REPAIRS):
@@ -227,7 +230,7 @@ def repaired(files: Files) -> tuple[Files, Effective, list[str]]:
         path, number, reason = found
         files = _sshd.switch_off(files, path, number)
         changes.append(f"switch off {path} line {number}, which sshd refuses: {reason}")
-    raise Refusal(f"sshd refuses its configuration, and not for single lines that could be switched off: {last_words(errors, root)}")
+    raise RefusalError(f"sshd refuses its configuration, and not for single lines that could be switched off: {last_words(errors, root)}")
 
 
 def systemctl_show(unit: str, *names: str) -> dict[str, str]:
@@ -306,7 +309,8 @@ class Daemon:
             try:
                 offer = ask({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address), port)
             except (OSError, ValueError) as error:
-                if address not in {"0.0.0.0", "::"}:
+                # Where there is no IPv6, nobody listens at its wildcard.
+                if address != "::" or not isinstance(error, OSError) or error.errno not in NO_ADDRESS:
                     wrong.append(f"sshd does not answer at {address} port {port}: {error}")
                 continue
             answers += 1
@@ -339,12 +343,12 @@ def account(name: str, rules: Effective) -> Account:
     """Return what the node knows about a user.
 
     Raises:
-        Refusal: there is no such user.
+        RefusalError: there is no such user.
     """
     try:
         entry = pwd.getpwnam(name)
     except KeyError:
-        raise Refusal(f"There is no account '{name}' on this node, though this connection uses it.") from None
+        raise RefusalError(f"There is no account '{name}' on this node, though this connection uses it.") from None
     shadow = next((line.split(":") for line in (read("/etc/shadow") or "").splitlines() if line.startswith(name + ":")), [])
     paths = _sshd.key_files(name, entry.pw_dir, entry.pw_uid, rules)
     return Account(
@@ -392,7 +396,7 @@ class Plan:
         self._rules: dict[str, Effective] = {}
         self.current = configuration()
         if _sshd.MAIN not in self.current or not os.access(SSHD, os.X_OK):
-            raise Refusal(f"There is no sshd to harden on this node ({SSHD}, {_sshd.MAIN}): apt-get install openssh-server")
+            raise RefusalError(f"There is no sshd to harden on this node ({SSHD}, {_sshd.MAIN}): apt-get install openssh-server")
         self.base, rules, self.changes = repaired(_sshd.remove(self.current))
         self.broken = bool(self.changes)
         if options["state"] == "present":
@@ -424,27 +428,30 @@ class Plan:
         if errors:
             found = _sshd.complaint(errors, root)
             line = text.splitlines()[found[1] - 1].split() if found else ["?"]
-            raise Refusal(f"sshd does not accept ssh_hardening_config.{line[0]} ('{' '.join(line[1:])}'): {found[2] if found else last_words(errors, root)}")
+            reason = found[2] if found else last_words(errors, root)
+            raise RefusalError(f"sshd does not accept ssh_hardening_config.{line[0]} ('{' '.join(line[1:])}'): {reason}")
         self.rules, errors, root = judge(self.wanted, *self.daemon.options)
         if errors:
-            raise Refusal(f"sshd would refuse its configuration: {last_words(errors, root)}")
+            raise RefusalError(f"sshd would refuse its configuration: {last_words(errors, root)}")
         options = self.daemon.options
         self.refusals += _sshd.overridden(self.wanted, self.settings, expected, self.rules, options=options)
         for name in dict.fromkeys(["root", self.options["login_user"] or "root"]):
             if not self.refusals:
-                self.refusals += _sshd.overridden(self.wanted, self.settings, expected, self._rules_for(name), name, options)
-        self._listening()
+                self.refusals += _sshd.overridden(self.wanted, self.settings, expected, self._rules_for(name), whose=name, options=options)
+        self._listening(base_rules)
 
     def _rules_for(self, name: str) -> Effective:
         if name in self._rules:
             return self._rules[name]
-        rules, errors, root = judge(self.wanted, *self.daemon.options, "-C", f"user={name},host=,addr=192.0.2.1,laddr=192.0.2.2,lport=22,rdomain=")
+        rules, errors, root = judge(
+            self.wanted, *self.daemon.options, "-C", f"user={name},host=,addr=192.0.2.1,laddr=192.0.2.2,lport=22,rdomain="
+        )
         if errors:
-            raise Refusal(f"sshd would refuse its configuration: {last_words(errors, root)}")
+            raise RefusalError(f"sshd would refuse its configuration: {last_words(errors, root)}")
         self._rules[name] = rules
         return rules
 
-    def _listening(self) -> None:
+    def _listening(self, base_rules: Effective) -> None:
         """Refuse addresses and ports that the daemon would not get."""
         own = {name.lower() for name in self.settings}
         targets = _sshd.listen_targets(self.rules)
@@ -452,14 +459,15 @@ class Plan:
             ports = {port for _, port in targets}
             if own & {"port", "listenaddress"} and ports != self.daemon.socket_ports:
                 self.refusals.append(
-                    f"ssh.socket listens on this node, on port {_numbers(self.daemon.socket_ports)}, and would ignore ssh_hardening_config.Port "
-                    f"({_numbers(ports)}): let the daemon listen itself (systemctl disable --now ssh.socket; systemctl enable --now ssh.service), "
+                    f"ssh.socket listens on this node, on port {_numbers(self.daemon.socket_ports)}, and would ignore "
+                    f"ssh_hardening_config.Port ({_numbers(ports)}): let the daemon listen itself "
+                    "(systemctl disable --now ssh.socket; systemctl enable --now ssh.service), "
                     "set ListenStream in ssh.socket, or leave Port out."
                 )
             return
         if not own & {"port", "listenaddress"}:
             return
-        taken = {port for _, port in _sshd.listen_targets(judge(self.current)[0] or {})}
+        taken = {port for rules in (base_rules, judge(self.current)[0]) for _, port in _sshd.listen_targets(rules)}
         for address, port in targets:
             family = socket.AF_INET6 if ":" in address else socket.AF_INET
             with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -482,7 +490,9 @@ class Plan:
         if door == "other":
             return
         if door == "ssh" and not self.daemon.active and not self.daemon.socket_active:
-            self.refusals.append("Neither ssh.service nor ssh.socket is active: systemd does not run the sshd of this connection. Start ssh.service.")
+            self.refusals.append(
+                "Neither ssh.service nor ssh.socket is active: systemd does not run the sshd of this connection. Start ssh.service."
+            )
         if door == "ssh" and name:
             rules = self._rules_for(name)
             against = _sshd.kept_out(account(name, rules), rules, today)
@@ -547,14 +557,14 @@ class Plan:
         """Change the node, with the way back armed first.
 
         Raises:
-            Refusal: it did not work; the old configuration is back.
+            RefusalError: it did not work; the old configuration is back.
         """
         try:
             self._save()
             self._land()
         except Exception as error:
             restore()
-            raise Refusal(f"{error}. The old configuration is back.") from error
+            raise RefusalError(f"{error}. The old configuration is back.") from error
 
     def _save(self) -> None:
         """Keep what is there now, and arm the timer."""
@@ -582,7 +592,7 @@ class Plan:
         for words in (["daemon-reload"], ["restart", f"{_sshd.UNIT}.timer"]):
             status, _, errors = command("systemctl", *words)
             if status:
-                raise Refusal(f"The timer that would bring the old configuration back could not be armed: {last_words(errors)}")
+                raise RefusalError(f"The timer that would bring the old configuration back could not be armed: {last_words(errors)}")
 
     def _land(self) -> None:
         if self.broken:
@@ -595,7 +605,7 @@ class Plan:
                     os.unlink(half)
             status, _, errors = command("ssh-keygen", "-q", *kind, "-N", "", "-f", path)
             if status:
-                raise Refusal(f"The host key {path} could not be made: {last_words(errors)}")
+                raise RefusalError(f"The host key {path} could not be made: {last_words(errors)}")
         # The main file comes last: without its Include nothing of ours is read.
         for path in sorted(self.writes, key=lambda path: (path == _sshd.MAIN, path)):
             text = self.writes[path]
@@ -607,11 +617,11 @@ class Plan:
         with separation_folder():
             status, _, errors = command(SSHD, "-t")
         if status:
-            raise Refusal(f"sshd refuses the new configuration: {last_words(errors)}")
+            raise RefusalError(f"sshd refuses the new configuration: {last_words(errors)}")
         if self.daemon.active:
             wrong = self.daemon.renew(self.rules)
             if wrong:
-                raise Refusal(wrong)
+                raise RefusalError(wrong)
 
 
 def _numbers(ports: set[int]) -> str:
@@ -640,11 +650,11 @@ def confirm(state: str) -> None:
     """Give the old configuration up: the new login is proven.
 
     Raises:
-        Refusal: too late, the timer has brought it back.
+        RefusalError: too late, the timer has brought it back.
     """
     quiet_timer()
     if not os.path.exists(f"{_sshd.ROLLBACK}/restore.sh"):
-        raise Refusal("The new login was proven too late: the node's timer had brought the old configuration back. Run it again.")
+        raise RefusalError("The new login was proven too late: the node's timer had brought the old configuration back. Run it again.")
     for step in ("disable", "clear"):
         command("/bin/sh", "-c", _sshd.forget_commands(step))
     if state == "absent":
@@ -656,7 +666,7 @@ def make_plan(module: AnsibleModule) -> Plan:
     try:
         plan = Plan(module.params)
         refusals = plan.refusals
-    except Refusal as refusal:
+    except RefusalError as refusal:
         refusals = [str(refusal)]
     if refusals:
         module.fail_json(msg="Nothing was changed. " + " ".join(refusals), refusals=refusals)
@@ -696,7 +706,7 @@ def main() -> None:
             if plan.changes:
                 plan.apply()
         module.exit_json(**plan.report())
-    except Refusal as refusal:
+    except RefusalError as refusal:
         module.fail_json(msg=str(refusal), refusals=[str(refusal)])
 
 

@@ -99,8 +99,8 @@ EXAMPLES = r"""
     environments:
       - {name: pytorch, path: /opt/trainyard/envs/pytorch, variant: cu128, device: gpu}
       - {name: old-torch, path: /opt/trainyard/envs/old-torch, proof: pytorch, variant: cpu}
-    proofs: /opt/trainyard/verification/proofs
-    results: /opt/trainyard/verification/results
+    proofs: /opt/trainyard/proofs/scripts
+    results: /opt/trainyard/proofs/results
 """
 
 RETURN = r"""
@@ -155,6 +155,7 @@ proofs:
 """
 
 import contextlib
+import fcntl
 import glob
 import os
 import pwd
@@ -162,6 +163,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from ansible.module_utils.basic import AnsibleModule
@@ -205,9 +207,9 @@ def account_of(module: AnsibleModule) -> Account:
     return Account(name, entry.pw_uid, entry.pw_gid, {})
 
 
-def start(environment: training.Environment, demand: training.Demand, account: Account, threads: int) -> tuple[str, Any]:
+def start(environment: training.Environment, demand: training.Demand, account: Account, threads: int, work: str) -> tuple[str, Any]:
     """Start a proof with a home of its own; return the folder of its output and its process."""
-    folder = tempfile.mkdtemp(prefix="trainyard-proof-")
+    folder = tempfile.mkdtemp(dir=work)
     home = os.path.join(folder, "home")
     os.chmod(folder, 0o711)
     os.mkdir(home, mode=0o700)
@@ -241,9 +243,17 @@ def read(path: str) -> str | None:
         return None
 
 
+def have_folder(path: str) -> None:
+    """Make a folder and those above it, open to readers whatever root's umask is."""
+    if not os.path.isdir(path):
+        have_folder(os.path.dirname(path))
+        os.mkdir(path)
+        os.chmod(path, 0o755)
+
+
 def write(path: str, text: str) -> None:
     """Put a file in place in one step."""
-    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+    have_folder(os.path.dirname(path))
     beside = f"{path}.new"
     with open(beside, "w", encoding="utf-8") as file:
         os.fchmod(file.fileno(), 0o644)
@@ -264,21 +274,37 @@ def put_scripts(module: AnsibleModule, folder: str, scripts: dict[str, str]) -> 
     return {"changed": bool(differing), "diff": {"before": before, "after": after, "before_header": folder, "after_header": folder}}
 
 
-def prove(module: AnsibleModule, wanted: dict[training.Environment, str], demand: training.Demand) -> dict[str, dict[str, Any]]:
+@contextlib.contextmanager
+def workplace(results: str) -> Iterator[str]:
+    """Give a folder for the proofs to run in, to one run at a time; what a run that was killed left there goes."""
+    work = os.path.join(results, ".work")
+    have_folder(results)
+    with open(os.path.join(results, ".lock"), "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        shutil.rmtree(work, ignore_errors=True)
+        os.mkdir(work)
+        os.chmod(work, 0o711)  # proofs pass through, and see nothing of one another
+        try:
+            yield work
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def prove(
+    module: AnsibleModule, wanted: dict[training.Environment, str], demand: training.Demand, account: Account, work: str
+) -> dict[str, dict[str, Any]]:
     """Run the proofs of the wanted environments (with their fingerprints), some at a time; return the result of each name."""
-    account = account_of(module)
     at_a_time, threads = training.degrees(len(os.sched_getaffinity(0)), len(wanted), module.params["parallel"])
     waiting, running, results = list(wanted.items()), [], {}
     try:
         while waiting or running:
             while waiting and len(running) < at_a_time:
                 environment, digest = waiting.pop(0)
-                running.append(Running(environment, digest, *start(environment, demand, account, threads)))
+                running.append(Running(environment, digest, *start(environment, demand, account, threads, work)))
             done = [proof for proof in running if proof.process.poll() is not None]
             for proof in done:
                 running.remove(proof)
                 output, errors = (tail(os.path.join(proof.folder, name)) for name in ("stdout", "stderr"))
-                shutil.rmtree(proof.folder, ignore_errors=True)
                 result = training.verdict(proof.environment, demand, training.End(proof.process.returncode, output, errors))
                 result["ran_at"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
                 results[proof.environment.name] = result
@@ -289,7 +315,6 @@ def prove(module: AnsibleModule, wanted: dict[training.Environment, str], demand
         for proof in running:
             with contextlib.suppress(OSError):
                 proof.process.terminate()
-            shutil.rmtree(proof.folder, ignore_errors=True)
     return results
 
 
@@ -340,7 +365,7 @@ def main() -> None:
     told = {"changed": False} if scripts is None else put_scripts(module, demand.proofs, scripts)
     results, wanted = {}, {}
     for environment in environments:
-        digest = training.fingerprint(environment, demand)
+        digest = "" if module.check_mode and told["changed"] else training.fingerprint(environment, demand)  # new scripts, new proofs
         earlier = (
             None if module.params["rerun"] and not module.check_mode else training.recall(read(state_file(module, environment)), digest)
         )
@@ -354,7 +379,9 @@ def main() -> None:
         else:
             wanted[environment] = digest
     if wanted:
-        results.update(prove(module, wanted, demand))
+        account = account_of(module)
+        with workplace(module.params["results"]) as work:
+            results.update(prove(module, wanted, demand, account, work))
     proofs = [results[environment.name] for environment in environments]
     message = training.failure_message(proofs)
     if message:

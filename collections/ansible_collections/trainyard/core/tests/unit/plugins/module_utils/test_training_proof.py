@@ -211,3 +211,41 @@ def test_the_message_names_each_failed_environment(environment: training.Environ
     lines = training.failure_message([good, bad]).splitlines()
     assert lines[0] == "1 of 2 environments are not proven to train."
     assert lines[1:] == [f"other: {NO_GPU['problem']}. {NO_GPU['remedy']}"]
+
+
+WISHES = {
+    "environments": [{"name": "torch", "path": "/x", "proof": "pytorch"}, {"name": "jax", "path": "/y"}],
+    "minimum_accuracy": 0.95,
+    "timeout": 600,
+    "user": "nobody",
+    "mnist": "",
+    "path": "/opt/trainyard/proofs",
+}
+SCRIPTS = ["/r/files/proofs/digits.py", "/r/files/proofs/train_jax.py", "/r/files/proofs/train_pytorch.py"]
+
+
+@pytest.mark.parametrize("mnist", ["", "/srv/mnist.npz", "https://mirror.example.org/mnist/", "http://mirror.example.org/mnist.npz"])
+def test_sound_wishes_have_no_problem(mnist: str) -> None:
+    assert training.problems({**WISHES, "mnist": mnist}, SCRIPTS) == []
+    assert training.problems({**WISHES, "environments": []}, SCRIPTS) == []
+
+
+@pytest.mark.parametrize(
+    ("wish", "says"),
+    [
+        ({"environments": [{"name": "torch"}]}, ["verification_environments", "no proof torch", "one of jax, pytorch."]),
+        ({"environments": [{"name": "../jax", "proof": "jax"}]}, ["verification_environments", "'../jax'"]),
+        ({"environments": [{"name": "jax"}, {"name": "jax"}]}, ["verification_environments", "jax is there twice"]),
+        ({"minimum_accuracy": 95}, ["verification_minimum_accuracy", "95", "0.95"]),
+        ({"minimum_accuracy": 0}, ["verification_minimum_accuracy"]),
+        ({"timeout": 0}, ["verification_timeout", "600"]),
+        ({"user": "root"}, ["verification_user", "nobody"]),
+        ({"mnist": "mnist.npz"}, ["verification_mnist", "'mnist.npz'", "begins with /"]),
+        ({"mnist": "ftp://mirror"}, ["verification_mnist", "https://"]),
+        ({"path": "/opt"}, ["verification_path", "'/opt'"]),
+        ({"path": "/"}, ["verification_path"]),
+    ],
+)
+def test_a_wish_that_cannot_be_is_named_with_what_would_be_right(wish: dict[str, Any], says: list[str]) -> None:
+    (problem,) = training.problems({**WISHES, **wish}, SCRIPTS)
+    assert [words for words in says if words not in problem] == []

@@ -157,8 +157,6 @@ def test_a_run_that_passes(project: Project) -> None:
 
 
 def test_a_run_that_fails_keeps_secrets_and_says_what_to_do(project: Project) -> None:
-    folder = project.root / "tmp"
-    folder.mkdir()
     done = project.play(
         f"""
 - hosts: all
@@ -182,8 +180,7 @@ def test_a_run_that_fails_keeps_secrets_and_says_what_to_do(project: Project) ->
         - name: Rescue
           ansible.builtin.debug: {{msg: "fine"}}
 {proofs(project.root, "good", "weak", "slow", "missing", extra="        timeout: 1")}
-""",
-        TMPDIR=str(folder),
+"""
     )
     assert done.returncode != 0
     report = project.report()
@@ -208,8 +205,9 @@ def test_a_run_that_fails_keeps_secrets_and_says_what_to_do(project: Project) ->
     for text in (json.dumps(report), (project.root / "results" / "page.html").read_text(), ours):
         assert CANARY not in text
     assert f"three: {unreachable['what_to_do']}" in ours
-    assert good["device_name"].startswith(f"{folder}/trainyard-proof-")
-    assert not list(folder.glob("trainyard-proof-*"))
+    state = project.root / "state" / "two"
+    assert good["device_name"].startswith(f"{state}/.work/")  # each runs in a place of its own, and none is left
+    assert sorted(path.name for path in state.iterdir()) == [".lock", "good.json", "slow.json", "weak.json"]
 
 
 def test_a_run_that_one_node_stops_for_all_is_nobodys_success(project: Project) -> None:
