@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-
 from ansible_collections.trainyard.core.plugins.module_utils import _python_env
+
 from tools import lock_envs
 
 LOCKS = sorted(lock_envs.LOCKS.glob("*.txt"))
@@ -54,7 +54,7 @@ def test_all_locks_fit(repository: Path, capsys: pytest.CaptureFixture[str]) -> 
     ],
 )
 def test_a_misfit_is_found_and_named(
-    repository: Path, capsys: pytest.CaptureFixture[str], file: str, old: str, new: str, says: str
+    repository: Path, capsys: pytest.CaptureFixture[str], *, file: str, old: str, new: str, says: str
 ) -> None:
     edit(repository / file, old, new)
     assert lock_envs.main(["--check"]) == 1

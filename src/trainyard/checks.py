@@ -117,13 +117,14 @@ def molecule(scenario: str, release: str = "bookworm", command: Sequence[str] = 
     )
 
 
-def lab(pattern: str = "") -> list[Step]:
-    """The end-to-end scenario: the lab of three nodes, from nothing."""
-    return [
-        Step(
-            "lab", [sys.executable, "-m", "pytest", "-q", "-x", "-m", "lab", "tests/lab", *(["-k", pattern] if pattern else [])], alone=True
-        )
-    ]
+def lab() -> list[Step]:
+    """The end-to-end scenario: the lab of three nodes, then a browser in front of it."""
+    return [Step("lab", [sys.executable, "-m", "pytest", "-q", "-m", "lab", "--durations=8", "tests/lab", "tests/browser"], alone=True)]
+
+
+def sanity() -> list[Step]:
+    """Ansible's own tests of the collection."""
+    return [Step("sanity", [sys.executable, "tools/sanity.py"])]
 
 
 def prepare() -> None:

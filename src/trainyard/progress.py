@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Mapping
 from types import TracebackType
@@ -14,7 +15,7 @@ from rich.progress import Progress as Bars
 
 from trainyard.paths import STATE
 
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 120)
 
 ENDS = {"runner_on_ok": "ok", "runner_on_failed": "failed", "runner_on_skipped": "skipped", "runner_on_unreachable": "unreachable"}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,11 +33,12 @@ class Round:
 
     lab: Lab
     folder: Path
+    variables: Mapping[str, Any]
 
     @property
     def inventory(self) -> Path:
         """Write the inventory and return its path."""
-        path = inventory_of(self.lab, self.folder, VARIABLES)
+        path = inventory_of(self.lab, self.folder, self.variables)
         text = path.read_text()
         if "notebooks" not in text:
             path.write_text(text + "  children:\n    notebooks:\n      hosts:\n        head:\n")
@@ -77,22 +79,24 @@ class Round:
         return state.of(self.lab, "head")
 
 
-def bare(name: str, folder: Path, wheelhouse: Path) -> Round:
+def bare(name: str, folder: Path, wheelhouse: Path, variables: Mapping[str, Any] = VARIABLES) -> Round:
     """Boot a bare node under a lab's name, in place of one that was there."""
     folder.mkdir(parents=True, exist_ok=True)
     lab = Lab(name, ["head"], folder / "lab", mounts={wheelhouse: "/srv/wheelhouse"}, say=lambda _text: None)
     lab.down()
     lab.up()
-    return Round(lab, folder)
+    return Round(lab, folder, variables)
 
 
-def check(name: str, folder: Path, wheelhouse: Path, after: int, undisturbed: dict[str, Any]) -> str:
+def check(
+    name: str, folder: Path, wheelhouse: Path, after: int, undisturbed: dict[str, Any], variables: Mapping[str, Any] = VARIABLES
+) -> str:
     """Do one round and return the task after which the controller was killed; '' when there is no Nth change.
 
     Raises:
         AssertionError: the rerun did not bring the node to the undisturbed state, or the third run changed something.
     """
-    here = bare(name, folder, wheelhouse)
+    here = bare(name, folder, wheelhouse, variables)
     try:
         task = here.killed(after)
         if not task:

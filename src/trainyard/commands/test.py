@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.quick or not (arguments.nodes or arguments.lab):
         steps += checks.quick()
     if arguments.nodes or not (arguments.quick or arguments.lab):
-        steps += checks.nodes()
+        steps += checks.nodes() + checks.sanity()
     if arguments.lab or not (arguments.quick or arguments.nodes):
         steps += checks.lab()
     return checks.run(steps)

@@ -10,6 +10,7 @@ import re
 import shlex
 import subprocess
 import tempfile
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,9 +18,7 @@ from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 
 MODULE = "trainyard.core.ssh_hardening"
-# Far below the node's timer, which brings the old configuration back meanwhile.
-LOGIN_SECONDS = 15
-PROOF_SECONDS = 30
+ATTEMPTS = 3  # sshd drops connections at random when many come in (MaxStartups)
 NO_SUDO = "can log in, but sudo does not work there"
 
 
@@ -43,7 +42,7 @@ class ActionModule(ActionBase):
         except AnsibleError as error:
             plan, lost = {"failed": True}, error
         if plan.get("failed") and "refusals" not in plan and self._by_sudo():
-            trouble = self._login(None, {})
+            trouble = self._prove(None, {})
             if NO_SUDO in trouble or (trouble and not isinstance(lost, AnsibleConnectionFailure)):
                 plan, lost = {"failed": True, "msg": f"Nothing was changed. {trouble}", "refusals": [trouble]}, None
         if lost:
@@ -51,7 +50,7 @@ class ActionModule(ActionBase):
         if plan.get("failed") or not plan.get("changed"):
             return {**result, **plan}
         if door == "ssh":
-            trouble = self._login(None, plan)
+            trouble = self._prove(None, plan)
             if trouble:
                 return {**result, **plan, "changed": False, "failed": True, "msg": f"Nothing was changed. {trouble}", "refusals": [trouble]}
         if self._task.check_mode:
@@ -63,7 +62,7 @@ class ActionModule(ActionBase):
         result.update(applied)
         result["changes"] = plan["changes"]
         if door == "ssh":
-            trouble = self._login(applied["ports"], applied)
+            trouble = self._prove(applied["ports"], applied)
             if trouble:
                 return {**result, "failed": True, "login_proven": False, **self._roll_back(trouble)}
             result["login_proven"] = True
@@ -98,7 +97,7 @@ class ActionModule(ActionBase):
             return {"msg": f"{trouble} The node brings the old configuration back within {seconds} seconds.", "rolled_back": True}
         if not done.get("rolled_back"):
             return {"msg": f"{trouble} The node's timer had already brought the old configuration back.", "rolled_back": True}
-        again = self._login(None, {})
+        again = self._prove(None, {})
         ending = f"It does not let a new login in either: {again}" if again else "A new login works again."
         return {"msg": f"{trouble} The old configuration is back. {ending}", "rolled_back": True}
 
@@ -144,8 +143,8 @@ class ActionModule(ActionBase):
             words += shlex.split(self._option(name) or "")
         return words
 
-    def _login(self, ports: list[int] | None, plan: Mapping[str, Any]) -> str:
-        """Make a new login, and become root in it.
+    def _prove(self, ports: list[int] | None, plan: Mapping[str, Any]) -> str:
+        """Make a new login, and become root in it, within half the time that the node's timer gives.
 
         Args:
             ports: where sshd listens now; None for where Ansible connects.
@@ -154,6 +153,19 @@ class ActionModule(ActionBase):
         Returns:
             what went wrong, as sentences; empty when it worked.
         """
+        end = time.monotonic() + int(self._node_args.get("rollback_seconds", 60)) / 2
+        trouble = ""
+        for attempt in range(ATTEMPTS):
+            left = end - time.monotonic()
+            if attempt and left < 2:
+                break
+            trouble = self._login(ports, plan, left)
+            if not trouble or NO_SUDO in trouble:
+                break
+            time.sleep(1 if attempt < ATTEMPTS - 1 else 0)
+        return trouble
+
+    def _login(self, ports: list[int] | None, plan: Mapping[str, Any], seconds: float) -> str:
         user = self._node_args["login_user"]
         port, alias = None, []
         if ports:
@@ -170,12 +182,12 @@ class ActionModule(ActionBase):
         methods = "publickey,password,keyboard-interactive" if password else "publickey"
         words = [
             *("-o", "ControlMaster=no", "-o", "ControlPath=none", "-o", f"BatchMode={'no' if password else 'yes'}"),
-            *("-o", f"PreferredAuthentications={methods}", "-o", f"ConnectTimeout={LOGIN_SECONDS}", "-v", "-T", *alias),
+            *("-o", f"PreferredAuthentications={methods}", "-o", f"ConnectTimeout={max(1, int(seconds))}", "-v", "-T", *alias),
         ]
         ssh, *rest = self._ssh(port)
         remote, feed = self._remote()
         with tempfile.NamedTemporaryFile("r", prefix="trainyard-ssh-", errors="replace") as log:
-            status, errors = self._call([ssh, *words, "-E", log.name, *rest, self._host(), remote], feed, password)
+            status, errors = self._call([ssh, *words, "-E", log.name, *rest, self._host(), remote], feed, password, seconds)
             client = log.read()
         said = _words(f"{client}\n{errors}" if status == 255 else errors)
         if status == 255:
@@ -200,7 +212,7 @@ class ActionModule(ActionBase):
         return (f"sudo -k -S -p '' -u {target} true", f"{secret}\n") if secret else (f"sudo -k -n -u {target} true", "")
 
     @staticmethod
-    def _call(command: list[str], feed: str, password: str | None) -> tuple[int, str]:
+    def _call(command: list[str], feed: str, password: str | None, seconds: float) -> tuple[int, str]:
         reading: int | None = None
         if password:
             reading, writing = os.pipe()
@@ -214,7 +226,7 @@ class ActionModule(ActionBase):
                 capture_output=True,
                 text=True,
                 errors="replace",
-                timeout=PROOF_SECONDS,
+                timeout=seconds,
                 check=False,
                 pass_fds=[] if reading is None else [reading],
                 env={**os.environ, "LC_ALL": "C"},
@@ -222,7 +234,7 @@ class ActionModule(ActionBase):
         except subprocess.TimeoutExpired as error:
             seen = error.stderr or b""
             text = seen.decode(errors="replace") if isinstance(seen, bytes) else seen
-            return 255, f"{text}\nno login within {PROOF_SECONDS} seconds"
+            return 255, f"{text}\nno login within {seconds:.0f} seconds"
         except OSError as error:
             return 255, str(error)
         finally:

@@ -422,7 +422,7 @@ class Environments:
     def look(self, wanted: Wanted, *, closely: bool = True) -> State:
         """Return how an environment is; not ``closely`` means that packages are listed, and no file is looked at."""
         state = State(self.base / wanted.name)
-        if wanted.present and wanted.python_version and wanted.python_version != self.python_version():
+        if wanted.present and self.python_version() != (wanted.python_version or self.python_version()):
             raise PythonEnvError(
                 f"{self.settings.owner}_python: {self.settings.python} is Python {self.python_version()}, "
                 f"but {wanted.name} is locked for {wanted.python_version}."
@@ -435,7 +435,7 @@ class Environments:
                 f"{state.folder} is there already and was not made by {self.settings.owner}. "
                 f"Move it away, or choose another name for this environment, or another {self.settings.owner}_path."
             )
-        if state.marker and state.marker.get("owner") != self.settings.owner and wanted.present:
+        if state.marker.get("owner") not in (None, self.settings.owner) and wanted.present:
             raise PythonEnvError(
                 f"{state.folder} belongs to {state.marker.get('owner')}. Choose another name, or another {self.settings.owner}_path."
             )
@@ -647,6 +647,8 @@ class Environments:
         write_atomically(folder / LOCK_COPY, "".join(pin.line + "\n" for pin in pins.values()))
         self._clear(state)
         self._sync(uv, wanted, pins, folder, state.plan)
+        if (folder / ".lock").exists():
+            os.chmod(folder / ".lock", 0o600)  # uv's own; it makes it writable for all, and whoever can open it can make uv wait for ever
         found, strays = scan(self.site(folder), 0 if state.plan.repair else time.time_ns())
         left = compare(pins, found, strays)
         if left.repair:  # the cache holds damaged files too: they are the same files, by hard links

@@ -98,9 +98,9 @@ def problems(wishes: Mapping[str, Any], scripts: Iterable[str]) -> list[str]:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         found.append(f"verification_environments: {', '.join(twice)} is there twice; each name may stand once.")
-    if not 0 < wishes["minimum_accuracy"] <= 1:
+    if not 0 < float(wishes["minimum_accuracy"]) <= 1:  # from the command line, numbers come as text
         found.append(f"verification_minimum_accuracy: {wishes['minimum_accuracy']} is not between 0 and 1; 0.95 is usual.")
-    if wishes["timeout"] < 1:
+    if int(wishes["timeout"]) < 1:
         found.append(f"verification_timeout: {wishes['timeout']} is no number of seconds; 600 is usual.")
     if wishes["user"] == "root":
         found.append("verification_user: proofs never run as root; name an ordinary user, such as nobody.")

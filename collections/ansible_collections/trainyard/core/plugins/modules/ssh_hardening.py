@@ -560,19 +560,31 @@ class Plan:
             RefusalError: it did not work; the old configuration is back.
         """
         try:
-            self._save()
+            halves = [half for path in self.keys for half in (path, path + ".pub")]
+            new = [half for half in halves if not os.path.exists(half)]
+            self._make_keys()  # before the timer runs: it takes seconds
+            self._save(new)
             self._land()
         except Exception as error:
             restore()
             raise RefusalError(f"{error}. The old configuration is back.") from error
 
-    def _save(self) -> None:
+    def _make_keys(self) -> None:
+        for path in self.keys:
+            kind = ["-t", "ed25519"] if path == _sshd.ED25519_KEY else ["-t", "rsa", "-b", str(_sshd.RSA_BITS)]
+            for half in (path, path + ".pub"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(half)
+            status, _, errors = command("ssh-keygen", "-q", *kind, "-N", "", "-f", path)
+            if status:
+                raise RefusalError(f"The host key {path} could not be made: {last_words(errors)}")
+
+    def _save(self, gone: list[str]) -> None:
         """Keep what is there now, and arm the timer."""
         shutil.rmtree(_sshd.ROLLBACK, ignore_errors=True)
         os.makedirs(_sshd.ROLLBACK, mode=0o700)
         # A configuration that sshd refuses is no way back; the repaired one is.
         old = self.base if judge(self.current)[1] else self.current
-        gone = [half for path in self.keys for half in (path, path + ".pub") if not os.path.exists(half)]
         saved: dict[str, str] = {}
         for number, path in enumerate(self.writes):
             before = old.get(path) if path in self.current else read(path)
@@ -598,14 +610,6 @@ class Plan:
         if self.broken:
             for path, text in self.current.items():
                 write(_sshd.REPAIRED + path, text, 0o600)
-        for path in self.keys:
-            kind = ["-t", "ed25519"] if path == _sshd.ED25519_KEY else ["-t", "rsa", "-b", str(_sshd.RSA_BITS)]
-            for half in (path, path + ".pub"):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(half)
-            status, _, errors = command("ssh-keygen", "-q", *kind, "-N", "", "-f", path)
-            if status:
-                raise RefusalError(f"The host key {path} could not be made: {last_words(errors)}")
         # The main file comes last: without its Include nothing of ours is read.
         for path in sorted(self.writes, key=lambda path: (path == _sshd.MAIN, path)):
             text = self.writes[path]

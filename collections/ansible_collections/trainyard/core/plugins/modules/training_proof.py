@@ -154,168 +154,26 @@ proofs:
       type: bool
 """
 
-import contextlib
-import fcntl
 import glob
 import os
-import pwd
-import shutil
-import subprocess
-import tempfile
-import time
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.trainyard.core.plugins.module_utils import _proof_runner as runner
 from ansible_collections.trainyard.core.plugins.module_utils import _training_proof as training
-
-TAIL = 20000  # bytes of a proof's output that are looked at
-
-
-class Account(NamedTuple):
-    """Whom proofs run as; `switch` holds what subprocess needs to become that user."""
-
-    name: str
-    uid: int
-    gid: int
-    switch: dict[str, Any]
-
-
-class Running(NamedTuple):
-    """A proof under way; its output is in `folder`."""
-
-    environment: training.Environment
-    digest: str
-    folder: str
-    process: Any
-
-
-def account_of(module: AnsibleModule) -> Account:
-    """Return the account to run as, or fail with what is wrong with it."""
-    name = module.params["user"]
-    try:
-        entry = pwd.getpwnam(name)
-    except KeyError:
-        module.fail_json(msg=f"The user {name!r} that is to run the proofs is not there; name an existing ordinary user, such as nobody.")
-    if entry.pw_uid == 0:
-        module.fail_json(msg=f"The user {name!r} is root; proofs run as an ordinary user, such as nobody.")
-    if os.geteuid() == 0:
-        groups = os.getgrouplist(name, entry.pw_gid)
-        return Account(name, entry.pw_uid, entry.pw_gid, {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": groups})
-    if os.geteuid() != entry.pw_uid:
-        module.fail_json(msg=f"Only root can run proofs as the user {name!r}; set become to true.")
-    return Account(name, entry.pw_uid, entry.pw_gid, {})
-
-
-def start(environment: training.Environment, demand: training.Demand, account: Account, threads: int, work: str) -> tuple[str, Any]:
-    """Start a proof with a home of its own; return the folder of its output and its process."""
-    folder = tempfile.mkdtemp(dir=work)
-    home = os.path.join(folder, "home")
-    os.chmod(folder, 0o711)
-    os.mkdir(home, mode=0o700)
-    os.chown(home, account.uid, account.gid)
-    with open(os.path.join(folder, "stdout"), "wb") as output, open(os.path.join(folder, "stderr"), "wb") as errors:
-        process = subprocess.Popen(
-            training.limited_command(environment, demand, threads),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=errors,
-            cwd=home,
-            env=training.surroundings(home, account.name),
-            **account.switch,
-        )
-    return folder, process
-
-
-def tail(path: str) -> str:
-    """Return the end of what a proof wrote."""
-    with open(path, "rb") as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
-        return file.read().decode(errors="replace")
-
-
-def read(path: str) -> str | None:
-    """Return a file's text, or None where it can't be read."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            return file.read()
-    except (OSError, ValueError):
-        return None
-
-
-def have_folder(path: str) -> None:
-    """Make a folder and those above it, open to readers whatever root's umask is."""
-    if not os.path.isdir(path):
-        have_folder(os.path.dirname(path))
-        os.mkdir(path)
-        os.chmod(path, 0o755)
-
-
-def write(path: str, text: str) -> None:
-    """Put a file in place in one step."""
-    have_folder(os.path.dirname(path))
-    beside = f"{path}.new"
-    with open(beside, "w", encoding="utf-8") as file:
-        os.fchmod(file.fileno(), 0o644)
-        file.write(text)
-    os.replace(beside, path)
 
 
 def put_scripts(module: AnsibleModule, folder: str, scripts: dict[str, str]) -> dict[str, Any]:
     """Bring the folder of scripts in line; return what the module is to say about that."""
-    present = {os.path.basename(path): read(path) or "" for path in glob.glob(os.path.join(glob.escape(folder), "*.py"))}
+    present = {os.path.basename(path): runner.read(path) or "" for path in glob.glob(os.path.join(glob.escape(folder), "*.py"))}
     differing = sorted(name for name in {*present, *scripts} if present.get(name) != scripts.get(name))
     for name in [] if module.check_mode else differing:
         if name in scripts:
-            write(os.path.join(folder, name), scripts[name])
+            runner.write(os.path.join(folder, name), scripts[name])
         else:
             os.unlink(os.path.join(folder, name))
     before, after = ("".join(texts.get(name, "") for name in differing) for texts in (present, scripts))
     return {"changed": bool(differing), "diff": {"before": before, "after": after, "before_header": folder, "after_header": folder}}
-
-
-@contextlib.contextmanager
-def workplace(results: str) -> Iterator[str]:
-    """Give a folder for the proofs to run in, to one run at a time; what a run that was killed left there goes."""
-    work = os.path.join(results, ".work")
-    have_folder(results)
-    with open(os.path.join(results, ".lock"), "w", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        shutil.rmtree(work, ignore_errors=True)
-        os.mkdir(work)
-        os.chmod(work, 0o711)  # proofs pass through, and see nothing of one another
-        try:
-            yield work
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
-
-
-def prove(
-    module: AnsibleModule, wanted: dict[training.Environment, str], demand: training.Demand, account: Account, work: str
-) -> dict[str, dict[str, Any]]:
-    """Run the proofs of the wanted environments (with their fingerprints), some at a time; return the result of each name."""
-    at_a_time, threads = training.degrees(len(os.sched_getaffinity(0)), len(wanted), module.params["parallel"])
-    waiting, running, results = list(wanted.items()), [], {}
-    try:
-        while waiting or running:
-            while waiting and len(running) < at_a_time:
-                environment, digest = waiting.pop(0)
-                running.append(Running(environment, digest, *start(environment, demand, account, threads, work)))
-            done = [proof for proof in running if proof.process.poll() is not None]
-            for proof in done:
-                running.remove(proof)
-                output, errors = (tail(os.path.join(proof.folder, name)) for name in ("stdout", "stderr"))
-                result = training.verdict(proof.environment, demand, training.End(proof.process.returncode, output, errors))
-                result["ran_at"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-                results[proof.environment.name] = result
-                write(state_file(module, proof.environment), training.remember(result, proof.digest))
-            if not done:
-                time.sleep(0.05)
-    finally:
-        for proof in running:
-            with contextlib.suppress(OSError):
-                proof.process.terminate()
-    return results
 
 
 def state_file(module: AnsibleModule, environment: training.Environment) -> str:
@@ -367,7 +225,9 @@ def main() -> None:
     for environment in environments:
         digest = "" if module.check_mode and told["changed"] else training.fingerprint(environment, demand)  # new scripts, new proofs
         earlier = (
-            None if module.params["rerun"] and not module.check_mode else training.recall(read(state_file(module, environment)), digest)
+            None
+            if module.params["rerun"] and not module.check_mode
+            else training.recall(runner.read(state_file(module, environment)), digest)
         )
         problem = None if earlier or module.check_mode else training.obstacle(environment, demand)
         if earlier:
@@ -379,9 +239,15 @@ def main() -> None:
         else:
             wanted[environment] = digest
     if wanted:
-        account = account_of(module)
-        with workplace(module.params["results"]) as work:
-            results.update(prove(module, wanted, demand, account, work))
+        try:
+            account = runner.account_of(module.params["user"])
+        except runner.AccountError as error:
+            module.fail_json(msg=str(error), **told)
+        for environment, result in runner.run(
+            list(wanted), demand, account, results=module.params["results"], parallel=module.params["parallel"]
+        ):
+            results[environment.name] = result
+            runner.write(state_file(module, environment), training.remember(result, wanted[environment]))
     proofs = [results[environment.name] for environment in environments]
     message = training.failure_message(proofs)
     if message:

@@ -15,7 +15,7 @@ description:
   - Certificates that others put there stay.
 options:
   certificates:
-    description: Name of a certificate -> its text in PEM form. Those that an earlier run added and that are not listed any more are removed.
+    description: Name of a certificate -> its text in PEM form. Those that an earlier run added and that are no longer listed are removed.
     type: dict
     required: true
 author:

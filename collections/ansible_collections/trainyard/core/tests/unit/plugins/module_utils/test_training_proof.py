@@ -228,6 +228,7 @@ SCRIPTS = ["/r/files/proofs/digits.py", "/r/files/proofs/train_jax.py", "/r/file
 def test_sound_wishes_have_no_problem(mnist: str) -> None:
     assert training.problems({**WISHES, "mnist": mnist}, SCRIPTS) == []
     assert training.problems({**WISHES, "environments": []}, SCRIPTS) == []
+    assert training.problems({**WISHES, "minimum_accuracy": "0.9", "timeout": "60"}, SCRIPTS) == []
 
 
 @pytest.mark.parametrize(

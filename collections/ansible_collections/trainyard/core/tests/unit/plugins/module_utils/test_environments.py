@@ -1,0 +1,159 @@
+"""From wanted names to what a node gets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.trainyard.core.plugins.module_utils import _environments as environments
+
+CATALOGUE: dict[str, Any] = {
+    "jax": {"title": "JAX", "kind": "framework", "proof": "jax", "variants": {"cpu": {"device": "cpu", "pythons": ["3.11", "3.13"]}}},
+    "pytorch": {
+        "title": "PyTorch",
+        "kind": "framework",
+        "proof": "pytorch",
+        "aliases": ["torch"],
+        "variants": {
+            "cpu": {
+                "device": "cpu",
+                "pythons": ["3.11"],
+                "index": "special",
+                "index_packages": ["torch"],
+                "system_packages": {"Debian": ["libgomp1"]},
+            }
+        },
+    },
+    "jupyterlab": {"title": "JupyterLab", "kind": "service", "variants": {"cpu": {"device": "cpu", "pythons": ["3.11"]}}},
+}
+FACTS = {"python": {"version": {"major": 3, "minor": 11}}, "architecture": "x86_64", "os_family": "Debian"}
+
+
+def plan(
+    wanted: list[Any], services: list[Any] | None = None, default_for: dict[str, str] | None = None, **kwargs: Any
+) -> tuple[list[dict[str, Any]], list[str]]:
+    node = environments.Node.of(kwargs.get("facts", FACTS), kwargs.get("python", ""))
+    return environments.plan(
+        wanted,
+        services or [],
+        CATALOGUE,
+        node,
+        variant=kwargs.get("variant", "cpu"),
+        path="/envs",
+        indexes={"special": "https://index.example/simple"},
+        default_for=default_for or {},
+        prefix="framework_env_",
+    )
+
+
+def test_a_name_is_filled_up_from_the_catalogue() -> None:
+    entries, problems = plan(["pytorch"])
+    assert problems == []
+    assert entries == [
+        {
+            "name": "pytorch",
+            "state": "present",
+            "path": "/envs/pytorch",
+            "environment": "pytorch",
+            "variant": "cpu",
+            "kind": "framework",
+            "title": "PyTorch",
+            "proof": "pytorch",
+            "device": "cpu",
+            "aliases": ["torch"],
+            "lock": "pytorch-cpu-cp311-x86_64.txt",
+            "index_url": "https://index.example/simple",
+            "index_packages": ["torch"],
+            "system_packages": ["libgomp1"],
+        }
+    ]
+
+
+def test_an_alias_is_its_environment() -> None:
+    entries, problems = plan(["torch"], default_for={"alice": "torch"})
+    assert (problems, entries[0]["name"]) == ([], "pytorch")
+
+
+def test_one_environment_under_two_names() -> None:
+    entries, problems = plan([{"name": "course", "environment": "jax"}, "jax"])
+    assert problems == []
+    assert [(entry["name"], entry["title"], entry["lock"]) for entry in entries] == [
+        ("course", "JAX (course)", "jax-cpu-cp311-x86_64.txt"),
+        ("jax", "JAX", "jax-cpu-cp311-x86_64.txt"),
+    ]
+
+
+def test_what_is_to_go_needs_no_entry_in_the_catalogue() -> None:
+    entries, problems = plan([{"name": "caffe", "state": "absent"}])
+    assert problems == []
+    assert entries == [{"name": "caffe", "state": "absent", "path": "/envs/caffe"}]
+
+
+def test_services_come_beside_and_are_of_their_own_kind() -> None:
+    entries, problems = plan(["jax"], ["jupyterlab"])
+    assert problems == []
+    assert [(entry["name"], entry["kind"], entry["proof"]) for entry in entries] == [
+        ("jax", "framework", "jax"),
+        ("jupyterlab", "service", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "says"),
+    [
+        (["pytorhc"], "framework_env_environments: 'pytorhc' is not in the catalogue. Did you mean pytorch? Known: jax, pytorch."),
+        (["zzz"], "framework_env_environments: 'zzz' is not in the catalogue. Known: jax, pytorch."),
+        (["jupyterlab"], "framework_env_environments: 'jupyterlab' is not in the catalogue. Known: jax, pytorch."),
+        ([{"name": "jax", "variant": "gpu"}], "framework_env_variant: there is no variant 'gpu' of jax. Known: cpu."),
+        ([{"name": "jax", "state": "latest"}], "framework_env_environments: the state of jax is 'latest'; allowed are present and absent."),
+        (
+            [{"name": "../etc", "environment": "jax"}],
+            "framework_env_environments: '../etc' is no name for an environment; letters, digits, '.', '_' and '-' are allowed.",
+        ),
+        (
+            [{"environment": "jax", "name": ".cache"}],
+            "framework_env_environments: '.cache' is no name for an environment; letters, digits, '.', '_' and '-' are allowed.",
+        ),
+        (["jax", "jax"], "framework_env_environments: jax stands there twice."),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(wanted: list[Any], says: str) -> None:
+    assert plan(wanted)[1] == [says]
+
+
+def test_an_unknown_variant_of_all_is_refused_by_name() -> None:
+    assert plan(["jax"], variant="tpu")[1] == ["framework_env_variant: there is no variant 'tpu' of jax. Known: cpu."]
+
+
+def test_services_are_not_concerned_by_the_variant() -> None:
+    assert plan([], ["jupyterlab"], variant="tpu")[1] == []
+
+
+def test_an_unknown_service_is_refused_by_name() -> None:
+    assert plan([], ["jupyter"])[1] == [
+        "framework_env_services: 'jupyter' is not in the catalogue. Did you mean jupyterlab? Known: jupyterlab."
+    ]
+
+
+def test_another_python_is_refused_with_a_way_out() -> None:
+    assert plan(["pytorch"], python="3.13")[1] == [
+        "framework_env_environments: pytorch (cpu) is locked for Python 3.11; this node has 3.13. "
+        "Take it out of framework_env_environments for this node, or have tools/lock_envs.py lock it for 3.13."
+    ]
+
+
+def test_missing_facts_are_said_to_be_missing() -> None:
+    assert plan(["jax"], facts={})[1] == ["The node's Python and processor are not known: run the play with gather_facts: true."]
+
+
+def test_a_default_has_to_be_among_the_environments() -> None:
+    assert plan(["jax"], default_for={"alice": "jaxx"})[1] == [
+        "framework_env_default_for: alice is to have 'jaxx', which is not among this node's environments. Did you mean jax? Known: jax."
+    ]
+
+
+def test_available_leaves_out_what_is_not_locked_for_the_nodes_python() -> None:
+    names = ["pytorch", "jax"]
+    assert environments.available(names, CATALOGUE, environments.Node("3.13", "x86_64", "Debian"), "cpu") == ["jax"]
+    assert environments.available(names, CATALOGUE, environments.Node("3.11", "x86_64", "Debian"), "cpu") == names
+    assert environments.available(names, CATALOGUE, environments.Node("3.11", "x86_64", "Debian"), "tpu") == names, "to be refused by name"
