@@ -27,11 +27,6 @@ RELEASES = ("bookworm", "trixie")
 PROGRAMS = {"git": "git", "chromium": "chromium", "chromedriver": "chromium-driver", "sshpass": "sshpass", "ssh": "openssh-client"}
 """What the tests need of the distribution beside what the lab needs."""
 
-NOT_ON_TRIXIE = {
-    "verification": "the proof needs an environment with PyTorch's CPU wheel, which is locked for Debian 12's Python",
-}
-
-
 @dataclass(frozen=True)
 class Step:
     """One command that passes or fails.
@@ -75,11 +70,11 @@ def quick() -> list[Step]:
 
 
 def nodes() -> list[Step]:
-    """What boots containers: tests of single parts, and every Molecule scenario on each release where it can run."""
+    """What boots containers: tests of single parts, and every Molecule scenario on each release."""
     tests = sorted((REPOSITORY / "tests" / "nodes").glob("test_*.py"))
     steps = [Step(f"nodes-{test.stem[5:]}", [sys.executable, "-m", "pytest", "-q", "-m", "nodes", str(test)]) for test in tests]
     for release in RELEASES:
-        steps += [molecule(name, release) for name in scenarios() if release == "bookworm" or name not in NOT_ON_TRIXIE]
+        steps += [molecule(name, release) for name in scenarios()]
     return steps
 
 

@@ -9,6 +9,7 @@ import base64
 import json
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ pytestmark = pytest.mark.nodes
 BASE = "/opt/trainyard/envs"
 INDEX = "http://127.0.0.1:8098/simple"
 AUTHORITIES = Path("/usr/local/share/ca-certificates")
+CORE = REPOSITORY / "collections/ansible_collections/trainyard/core/plugins/module_utils/_python_env.py"
 INSTALLER = (REPOSITORY / "roles" / "catalog" / "files" / "locks" / "installer.txt").read_text()
 
 MAKE_WHEELS = r"""
@@ -83,6 +85,38 @@ http.server.ThreadingHTTPServer(("127.0.0.1", 8098), Index).serve_forever()
 """
 
 
+DRIVE = """
+import dataclasses, json, sys
+sys.path.insert(0, "/srv")
+import _python_env as core
+call = json.load(sys.stdin)
+wishes = [
+    core.Wanted(**{**entry, "present": entry.pop("state", "present") == "present", "index_packages": tuple(entry.get("index_packages", ()))})
+    for entry in call.pop("environments")
+]
+state, dry = call.pop("state", "present"), call.pop("dry", False)
+envs = core.Environments(core.Settings(**call))
+try:
+    results = envs.remove_all(dry=dry) if state == "absent" else envs.check(wishes) and [] if state == "checked" else envs.apply(wishes, dry=dry)
+    print(json.dumps({"failed": "", "actions": {result.name: result.actions for result in results or []}}))
+except core.PythonEnvError as error:
+    print(json.dumps({"failed": str(error), "actions": {}}))
+"""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What the module's core did: why it gave up, '' where it did not, and what it did to each environment."""
+
+    failed: str
+    actions: dict[str, list[str]]
+
+
+def encoded(text: str) -> str:
+    """Return a text in letters that need no quotes."""
+    return base64.b64encode(text.encode()).decode()
+
+
 @dataclass
 class Site:
     """The node, its made-up index, and the module at work there."""
@@ -99,23 +133,30 @@ class Site:
         """Return a lock of made-up packages."""
         return "".join(self.locks[pin] + "\n" for pin in pins)
 
-    def envs(self, environments: list[dict[str, Any]], words: tuple[str, ...] = (), **options: Any) -> Play:
-        """Run the module."""
-        arguments = {"path": BASE, "owner": "framework_env", "installer_requirements": INSTALLER, "index_url": INDEX, **options}
-        task = {"name": "envs", "trainyard.core.python_env": {**arguments, "environments": environments}}
+    def envs(self, environments: list[dict[str, Any]], **options: Any) -> Done:
+        """Run the module's core in the node, without Ansible around it, which takes some seconds each time."""
+        call = {**self.arguments(options), "environments": environments}
+        return Done(**json.loads(self.root(f"echo {encoded(json.dumps(call))} | base64 -d | python3 /srv/drive.py")))
+
+    def ansible(self, environments: list[dict[str, Any]], *words: str, **options: Any) -> Play:
+        """Run the module by Ansible."""
+        task = {"name": "envs", "trainyard.core.python_env": {**self.arguments(options), "environments": environments}}
         return play(self.lab, self.folder, [task], words)
+
+    def arguments(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the module's usual options, and those that are given."""
+        return {"path": BASE, "owner": "framework_env", "installer_requirements": INSTALLER, "index_url": INDEX, **options}
 
     def one(self, *pins: str, name: str = "one", **options: Any) -> dict[str, Any]:
         """Return a wish for one environment."""
         return {"name": name, "requirements": self.lock(*pins), **options}
 
-    def says(self, *words: str, **environment: Any) -> list[str]:
+    def says(self) -> list[str]:
         """Bring `one` to its usual state and return what was done; a second run must do nothing."""
-        done = self.envs([self.one("alpha==2.0", "beta==1.0", **environment)], words)
-        assert done.status == 0, done.failures() or done.text
-        if "--check" not in words:
-            assert self.envs([self.one("alpha==2.0", "beta==1.0", **environment)]).changed == {"head": 0}
-        return list(done.results["envs", "head"]["environments"][0]["actions"])
+        done = self.envs([self.one("alpha==2.0", "beta==1.0")])
+        assert not done.failed, done.failed
+        assert self.envs([self.one("alpha==2.0", "beta==1.0")]).actions == {"one": []}
+        return done.actions["one"]
 
     def imports(self, name: str = "one") -> str:
         """Import the packages as an ordinary user and return their versions."""
@@ -142,18 +183,18 @@ class Site:
 def site(node: Lab, tmp_path_factory: pytest.TempPathFactory) -> Site:
     """A node with the index, and the environment `one` made."""
     for path in sorted(AUTHORITIES.glob("*.crt")):
-        text = base64.b64encode(path.read_bytes()).decode()
-        node.execute("head", ["sh", "-c", f"echo {text} | base64 -d >{AUTHORITIES}/{path.name}"])
+        node.execute("head", ["sh", "-c", f"echo {encoded(path.read_text())} | base64 -d >{AUTHORITIES}/{path.name}"])
     node.execute(
         "head", ["sh", "-ec", "update-ca-certificates; apt-get -qq update; apt-get -qq install --no-install-recommends python3-venv"]
     )
-    for name, text in {"make.py": MAKE_WHEELS, "serve.py": SERVE}.items():
-        node.execute("head", ["sh", "-c", f"echo {base64.b64encode(text.encode()).decode()} | base64 -d >/srv/{name}"])
+    for name, text in {"make.py": MAKE_WHEELS, "serve.py": SERVE, "drive.py": DRIVE, "_python_env.py": CORE.read_text()}.items():
+        node.execute("head", ["sh", "-c", f"echo {encoded(text)} | base64 -d >/srv/{name}"])
     locks = json.loads(node.execute("head", ["python3", "/srv/make.py"]))
     here = Site(node, tmp_path_factory.mktemp("site"), locks)
     here.serve()
-    first = here.envs([here.one("alpha==2.0", "beta==1.0")], index_url="", wheelhouse="/srv/index")
+    first = here.ansible([here.one("alpha==2.0", "beta==1.0")], index_url="", wheelhouse="/srv/index")
     assert first.status == 0, first.failures() or first.text
+    assert first.changed == {"head": 1}
     return here
 
 
@@ -176,7 +217,7 @@ def test_as_locked_importable_by_everybody_compiled_and_not_writable(site: Site)
 def test_check_mode_says_it_and_does_nothing(site: Site) -> None:
     packages = f"{BASE}/one/lib/python3.11/site-packages"
     site.root(f"rm {packages}/alpha/__init__.py")
-    done = site.envs([site.one("alpha==2.0", "beta==1.0"), site.one("alpha==1.0", name="two")], ("--check", "--diff"))
+    done = site.ansible([site.one("alpha==2.0", "beta==1.0"), site.one("alpha==1.0", name="two")], "--check", "--diff")
     assert done.changed == {"head": 1}
     result = done.results["envs", "head"]
     assert [entry["actions"] for entry in result["environments"]] == [
@@ -234,17 +275,16 @@ def test_damage_is_found_named_and_repaired(site: Site, damage: str, action: str
 
 def test_damage_to_a_file_that_environments_and_cache_share_is_repaired_everywhere(site: Site) -> None:
     both = [site.one("alpha==2.0", "beta==1.0"), site.one("alpha==2.0", "beta==1.0", name="twin")]
-    assert site.envs(both).status == 0
+    assert not site.envs(both).failed
     module = "lib/python3.11/site-packages/alpha/__init__.py"
     inodes = site.root(f"stat -c %i {BASE}/one/{module} {BASE}/twin/{module}").split()
     assert inodes[0] == inodes[1], "not shared"
     site.root(f"printf 9 | dd of={BASE}/one/{module} bs=1 seek=12 conv=notrunc status=none")
     done = site.envs(both)
-    repairs = [entry["actions"] for entry in done.results["envs", "head"]["environments"]]
-    assert repairs == [["repair alpha: alpha/__init__.py has another content"]] * 2
+    assert list(done.actions.values()) == [["repair alpha: alpha/__init__.py has another content"]] * 2
     assert (site.imports("one"), site.imports("twin")) == ("2.0 1.0", "2.0 1.0")
-    assert site.envs(both).changed == {"head": 0}
-    assert site.envs([site.one(name="twin", state="absent")]).changed == {"head": 1}
+    assert site.envs(both).actions == {"one": [], "twin": []}
+    assert site.envs([site.one(name="twin", state="absent")]).actions == {"twin": ["remove it"]}
 
 
 @pytest.mark.parametrize("victims", ["uv", "uv and the module"])
@@ -253,7 +293,7 @@ def test_a_download_killed_half_way_is_healed_by_the_next_run(site: Site, victim
     site.root(f"rm -rf {BASE}/half {BASE}/.cache")
     site.mode("slow")
     plays: list[Play] = []
-    runner = threading.Thread(target=lambda: plays.append(site.envs([wish])))
+    runner = threading.Thread(target=lambda: plays.append(site.ansible([wish])))
     runner.start()
     deadline = time.monotonic() + 60
     while not (site.uv() and "big-1.0" in site.root("cat /srv/asked")) and time.monotonic() < deadline:
@@ -268,9 +308,9 @@ def test_a_download_killed_half_way_is_healed_by_the_next_run(site: Site, victim
     assert site.root(f"grep complete {BASE}/half/.trainyard-env.json").split() == ['"complete":', "false,"]
     site.mode("")
     done = site.envs([wish])
-    assert done.status == 0, done.failures() or done.text
-    assert done.results["envs", "head"]["environments"][0]["actions"] == ["finish what was interrupted", "add alpha 2.0", "add big 1.0"]
-    assert site.envs([wish]).changed == {"head": 0}
+    assert not done.failed, done.failed
+    assert done.actions["half"] == ["finish what was interrupted", "add alpha 2.0", "add big 1.0"]
+    assert site.envs([wish]).actions == {wish["name"]: []}
     assert site.root(
         f"{BASE}/half/bin/python -c 'import big, pathlib; print(pathlib.Path(big.__file__).with_name(\"data.bin\").stat().st_size)'"
     ) == ("30000000\n")
@@ -307,7 +347,7 @@ def test_what_a_power_cut_left_is_not_trusted(site: Site) -> None:
 def test_half_an_installer_is_made_anew(site: Site) -> None:
     site.root(f"rm -rf {BASE}/one; : >{BASE}/.uv/bin/uv")
     done = site.envs([site.one("alpha==2.0", "beta==1.0")], index_url="", wheelhouse="/srv/index")
-    assert done.status == 0, done.failures() or done.text
+    assert not done.failed, done.failed
     assert site.root(f"{BASE}/.uv/bin/uv --version").startswith("uv ")
 
 
@@ -316,12 +356,12 @@ def test_two_runs_wait_for_each_other(site: Site) -> None:
     time.sleep(0.5)
     started = time.monotonic()
     done = site.envs([site.one("alpha==2.0", name="two")])
-    assert done.status == 0, done.failures()
+    assert not done.failed, done.failed
     assert time.monotonic() - started > 3
     site.root(f"systemd-run -q --collect --unit holder flock {BASE}/.lock sleep 8")
     time.sleep(0.5)
     refused = site.envs([site.one("alpha==1.0", name="two")], patience=1)
-    assert refused.failures() == f"Another run has been working in {BASE} for 1 seconds. See who it is with: fuser {BASE}/.lock"
+    assert refused.failed == f"Another run has been working in {BASE} for 1 seconds. See who it is with: fuser {BASE}/.lock"
     site.root("while systemctl is-active -q holder; do sleep 0.2; done")
     site.envs([site.one(name="two", state="absent")])
 
@@ -331,14 +371,14 @@ def test_a_wrong_checksum_is_named_and_not_installed(site: Site) -> None:
     digest = right.partition("sha256:")[2][:64]
     wrong = "0" * 64
     refused = site.envs([{"name": "wrong", "requirements": right.replace(digest, wrong)}])
-    assert refused.failures() == (
+    assert refused.failed == (
         f"Wrong checksum: alpha==1.0 was locked as sha256:{wrong}, but what came is sha256:{digest}. It was not installed. "
         f"It came from {INDEX}: put the right file there, or choose another source by framework_env_index_url "
         "(an index of your own, or a mirror) and framework_env_wheelhouse (a folder of wheels)."
     )
     assert site.root(f"ls {BASE}/wrong/lib/python3.11/site-packages") == ""
     healed = site.envs([{"name": "wrong", "requirements": right}])
-    assert healed.status == 0, healed.failures()
+    assert not healed.failed, healed.failed
     site.envs([site.one(name="wrong", state="absent")])
 
 
@@ -346,19 +386,19 @@ def test_an_index_that_is_down_is_tried_again_and_then_said(site: Site) -> None:
     site.mode("broken")
     site.root(f"rm -rf {BASE}/.cache")
     refused = site.envs([site.one("alpha==1.0", name="down")])
-    assert refused.failures().startswith(
+    assert refused.failed.startswith(
         f"The Python index does not answer: {INDEX}/alpha/ was tried 4 times. See that the node reaches it, or choose another source by "
         "framework_env_index_url (an index of your own, or a mirror) and framework_env_wheelhouse (a folder of wheels). The installer said: "
     )
     assert site.root("cat /srv/asked").split() == ["/simple/alpha/"] * 4
     site.root("systemctl stop index")
     refused = site.envs([site.one("alpha==1.0", name="down")])
-    assert "Connection refused" in refused.failures()
-    assert "framework_env_index_url" in refused.failures()
+    assert "Connection refused" in refused.failed
+    assert "framework_env_index_url" in refused.failed
     site.serve()
     site.mode("")
     healed = site.envs([site.one("alpha==1.0", name="down")])
-    assert healed.results["envs", "head"]["environments"][0]["actions"] == ["finish what was interrupted", "add alpha 1.0"]
+    assert healed.actions["down"] == ["finish what was interrupted", "add alpha 1.0"]
     site.envs([site.one(name="down", state="absent")])
 
 
@@ -368,13 +408,13 @@ def test_an_index_that_fails_for_a_moment_goes_unnoticed(site: Site) -> None:
         f"rm -rf {BASE}/.cache; systemd-run -q --collect --unit mend sh -c 'while ! grep -q alpha /srv/asked; do sleep 0.1; done; : >/srv/mode'"
     )
     done = site.envs([site.one("alpha==1.0", name="moment")])
-    assert done.status == 0, done.failures()
+    assert not done.failed, done.failed
     site.envs([site.one(name="moment", state="absent")])
 
 
 def test_a_package_that_is_nowhere_is_named(site: Site) -> None:
     refused = site.envs([{"name": "none", "requirements": site.lock("alpha==1.0").replace("==1.0", "==7.0")}])
-    assert refused.failures().startswith(
+    assert refused.failed.startswith(
         f"alpha==7.0 is nowhere to be had: not in {INDEX}. Give a source that has it by framework_env_index_url"
     )
     site.envs([site.one(name="none", state="absent")])
@@ -389,9 +429,9 @@ def test_too_little_room_is_said_before_anything_is_written(site: Site) -> None:
             f"The disk of {small} has 315 MB free, but tensorflow will take 2.0 GB, and 200 MB should stay free. "
             "Make room, or put the environments on a bigger disk by framework_env_path."
         )
-        assert site.envs([wish], path=small, state="checked").failures() == says
-        assert site.envs([wish], path=small).failures() == says
-        assert site.envs([wish], ("--check",), path=small).failures() == says
+        assert site.envs([wish], path=small, state="checked").failed == says
+        assert site.envs([wish], path=small).failed == says
+        assert site.envs([wish], dry=True, path=small).failed == says
         assert site.root("ls -A /mnt/small") == ""
     finally:
         site.root("umount /mnt/small")
@@ -404,13 +444,13 @@ def test_a_disk_that_fills_up_on_the_way_is_said_and_healed(site: Site) -> None:
         site.root(f"mkdir {small}; cp -a {BASE}/.uv {small}/.uv; sed -i 's,{BASE},{small},' {small}/.uv/pyvenv.cfg")
         site.root("head -c 20M /dev/zero >/mnt/small/ballast; df -h /mnt/small")
         wish = {"name": "big", "requirements": site.lock("big==1.0").replace("# 30000000", "# 1000")}
-        assert site.envs([wish], path=small, spare_mb=0).failures() == (
+        assert site.envs([wish], path=small, spare=0).failed == (
             "The disk is full. Make room, or put the environments on a bigger disk by framework_env_path."
         )
         site.root("rm /mnt/small/ballast")
-        done = site.envs([wish], path=small, spare_mb=0)
-        assert done.status == 0, done.failures()
-        assert site.envs([wish], path=small, spare_mb=0).changed == {"head": 0}
+        done = site.envs([wish], path=small, spare=0)
+        assert not done.failed, done.failed
+        assert site.envs([wish], path=small, spare=0).actions == {"big": []}
     finally:
         site.root("umount /mnt/small")
 
@@ -419,15 +459,15 @@ def test_a_special_index_is_asked_only_where_nothing_else_has_the_package(site: 
     closed = "http://127.0.0.1:9/simple"
     wish = site.one("special==1.0+cpu", "alpha==1.0", name="special", index_url=closed, index_packages=["special"])
     done = site.envs([wish], wheelhouse="/srv/index")
-    assert done.status == 0, done.failures()
+    assert not done.failed, done.failed
     site.root(f"rm -rf {BASE}/special {BASE}/.cache; : >/srv/asked")
     done = site.envs([{**wish, "index_url": "http://127.0.0.1:8098/special"}])
-    assert done.status == 0, done.failures()
+    assert not done.failed, done.failed
     asked = site.root("cat /srv/asked").split()
     assert {path for path in asked if path.startswith("/special/")} == {"/special/special/"}
     site.root(f"rm -rf {BASE}/special {BASE}/.cache")
     refused = site.envs([wish])
-    assert refused.failures().startswith(f"The Python index does not answer: {closed}/special/ was tried 4 times.")
+    assert refused.failed.startswith(f"The Python index does not answer: {closed}/special/ was tried 4 times.")
     site.envs([site.one(name="special", state="absent")])
 
 
@@ -438,7 +478,7 @@ def test_a_password_in_the_index_is_in_no_output_and_in_no_process(site: Site) -
     url = INDEX.replace("//", f"//alice:{canary}@")
     plays: list[Play] = []
     wish = site.one("big==1.0", name="secret")
-    runner = threading.Thread(target=lambda: plays.append(site.envs([wish], ("-vvv", "--diff"), index_url=url)))
+    runner = threading.Thread(target=lambda: plays.append(site.ansible([wish], "-vvv", "--diff", index_url=url)))
     runner.start()
     deadline = time.monotonic() + 60
     while not site.uv() and time.monotonic() < deadline:
@@ -448,7 +488,7 @@ def test_a_password_in_the_index_is_in_no_output_and_in_no_process(site: Site) -
     assert plays[0].status == 0, plays[0].failures()
     assert canary not in plays[0].text
     site.mode("broken")
-    refused = site.envs([site.one("alpha==1.0", name="secret2")], ("-vvv",), index_url=url)
+    refused = site.ansible([site.one("alpha==1.0", name="secret2")], "-vvv", index_url=url)
     assert refused.status != 0
     assert canary not in refused.text
     assert site.root(f"grep -rl {canary} {BASE} /tmp /var/log /var/tmp; journalctl --no-pager | grep {canary}", check=False) == ""
@@ -460,23 +500,22 @@ def test_others_folders_and_the_systems_python_stay_as_they_are(site: Site) -> N
     before = site.root(system)
     site.root(f"mkdir {BASE}/thesis; echo years >{BASE}/thesis/work.txt")
     refused = site.envs([site.one("alpha==1.0", name="thesis")])
-    assert refused.failures() == (
+    assert refused.failed == (
         f"{BASE}/thesis is there already and was not made by framework_env. "
         "Move it away, or choose another name for this environment, or another framework_env_path."
     )
-    assert site.envs([], owner="jupyter", state="absent").changed == {"head": 0}
-    gone = site.envs([], state="absent")
-    assert [entry["name"] for entry in gone.results["envs", "head"]["environments"]] == ["one"]
+    assert site.envs([], owner="jupyter", state="absent").actions == {}
+    assert site.envs([], state="absent").actions == {"one": ["remove it"]}
     assert site.root(f"find {BASE}").split() == [BASE, f"{BASE}/thesis", f"{BASE}/thesis/work.txt"]
-    assert site.envs([], state="absent").changed == {"head": 0}
+    assert site.envs([], state="absent").actions == {}
     site.root(f"rm -r {BASE}/thesis")
     again = site.envs([site.one("alpha==2.0", "beta==1.0")], index_url="", wheelhouse="/srv/index")
-    assert again.status == 0, again.failures()
+    assert not again.failed, again.failed
     assert site.root(system) == before
 
 
 def test_the_node_has_no_python_of_that_name(site: Site) -> None:
     refused = site.envs([site.one("alpha==1.0", name="other")], python="/usr/bin/python2", state="checked")
-    assert refused.failures() == "framework_env_python: /usr/bin/python2 is no Python on this node."
+    assert refused.failed == "framework_env_python: /usr/bin/python2 is no Python on this node."
     refused = site.envs([site.one("alpha==1.0", name="other", python_version="3.13")], state="checked")
-    assert refused.failures() == "framework_env_python: /usr/bin/python3 is Python 3.11, but other is locked for 3.13."
+    assert refused.failed == "framework_env_python: /usr/bin/python3 is Python 3.11, but other is locked for 3.13."

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support import BIN, Play, ansible_playbook, inventory_of
+from tests.support import BIN, Play, ansible_playbook, inventory_of, play
 from trainyard.containers import Lab
 
 pytestmark = pytest.mark.nodes
@@ -46,7 +46,8 @@ def run(node: Lab, folder: Path, role: str, words: tuple[str, ...] = LOUD, strat
     book.write_text(
         yaml.safe_dump([{"hosts": "all", "become": True, "gather_facts": True, "gather_subset": ["!all", "network"], "roles": [role]}])
     )
-    inventory = inventory_of(node, folder, {f"{role}_{name}": value for name, value in variables.items()})
+    named = {name if name == "trainyard_state" else f"{role}_{name}": value for name, value in variables.items()}
+    inventory = inventory_of(node, folder, named)
     return ansible_playbook(book, inventory, words, {"ANSIBLE_STRATEGY": strategy} if strategy else {})
 
 
@@ -127,6 +128,81 @@ def test_a_key_of_another_certificate_is_refused(node: Lab, tmp_path: Path, pair
     done = run(node, tmp_path, "jupyter", tls_certificate=str(pair[0]), tls_key=str(other))
     assert "jupyter_tls_certificate and jupyter_tls_key cannot be used: the key does not belong to the certificate." in done.failures()
     assert_silent(done, *other.read_text().splitlines()[1:-1])
+
+
+def certificate(node: Lab, folder: Path, words: tuple[str, ...] = (), **wishes: Any) -> dict[str, Any]:
+    task = {"name": "tls", "trainyard.core.tls_certificate": {"path": "/etc/trainyard/try/tls.pem", **wishes}}
+    return dict(play(node, folder, [task], words).results["tls", "head"])
+
+
+def test_a_certificate_is_made_once_and_made_again_when_it_has_to_be(node: Lab, tmp_path: Path) -> None:
+    checked = certificate(node, tmp_path, ("--check",))
+    assert (checked["changed"], checked["reason"], checked["certificate"]) == (True, "there is none", "")
+    made = certificate(node, tmp_path)
+    again = certificate(node, tmp_path)
+    assert (again["changed"], again["fingerprint"], again["reason"]) == (False, made["fingerprint"], "")
+
+    node.execute("head", ["chmod", "644", "/etc/trainyard/try/tls.pem"])
+    closed = certificate(node, tmp_path)
+    assert (closed["reason"], closed["fingerprint"]) == ("others than root may read it", made["fingerprint"])
+    node.execute("head", ["sh", "-c", "truncate --size=300 /etc/trainyard/try/tls.pem"])
+    assert certificate(node, tmp_path)["fingerprint"] != made["fingerprint"]
+    assert certificate(node, tmp_path, names=["gpu1", "192.0.2.1"])["reason"] == "it does not name 192.0.2.1, gpu1"
+    assert certificate(node, tmp_path, names=["gpu1"], days=30)["reason"] == ""
+    assert certificate(node, tmp_path, names=["gpu1"], renew_days=900)["reason"] == "it expires within 900 days"
+
+
+def test_a_given_certificate_is_installed_and_can_be_given_up_again(node: Lab, tmp_path: Path, pair: tuple[Path, Path]) -> None:
+    given = {"certificate": pair[0].read_text(), "private_key": pair[1].read_text()}
+    assert certificate(node, tmp_path, **given)["reason"] == "it is not the one given"
+    assert not certificate(node, tmp_path, **given)["changed"]
+    refused = certificate(node, tmp_path, **{**given, "private_key": "-----BEGIN PRIVATE KEY-----"})
+    assert "certificate and private_key cannot be used: " in refused["msg"]
+    assert not certificate(node, tmp_path, **given)["changed"]
+    assert certificate(node, tmp_path)["reason"] == "the one there is not self-made"
+
+
+@pytest.mark.usefixtures("argon2")
+def test_a_hash_follows_its_password(node: Lab, tmp_path: Path) -> None:
+    def keep(password: str, *words: str) -> dict[str, Any]:
+        wishes = {"path": "/etc/trainyard/try/password", "password": password, "python": "/usr/bin/python3"}
+        return dict(play(node, tmp_path, [{"name": "hash", "trainyard.core.password_hash_file": wishes}], words).results["hash", "head"])
+
+    assert keep("one")["reason"] == "there is none"
+    assert keep("one")["reason"] == ""
+    assert keep("two", "--check")["changed"]
+    assert not keep("one")["changed"]
+    assert keep("two")["reason"] == "the hash there is not that of the password, or weaker than today's"
+    assert not keep("two")["changed"]
+    node.execute("head", ["sh", "-c", "echo '$argon2id$rubbish' >/etc/trainyard/try/password"])
+    assert keep("two")["changed"]
+    assert not keep("two")["changed"]
+
+
+@pytest.mark.usefixtures("argon2")
+def test_the_undo_takes_off_what_was_put_there_and_only_that(node: Lab, tmp_path: Path) -> None:
+    run(node, tmp_path, "jupyter")  # all of it but a server that runs
+    other = "/usr/local/share/jupyter/kernels/other"
+    node.execute("head", ["sh", "-c", f"mkdir -p {other}; echo '{{}}' >{other}/kernel.json; echo precious >/srv/jupyter/work.ipynb"])
+    undone = run(node, tmp_path, "jupyter", (), trainyard_state="absent")
+    assert undone.status == 0, undone.failures()
+    left = node.execute("head", ["find", "/etc/trainyard/jupyter", "/etc/systemd/system/trainyard-jupyter.service"], check=False)
+    assert left.count("No such file") == 2
+    assert node.execute("head", ["getent", "passwd", "jupyter"], check=False) == ""
+    assert node.execute("head", ["cat", "/srv/jupyter/work.ipynb"]) == "precious\n"
+    assert node.execute("head", ["stat", "-c", "%U %a", "/srv/jupyter"]) == "root 700\n"
+    assert node.execute("head", ["cat", f"{other}/kernel.json"]) == "{}\n"
+    assert run(node, tmp_path, "jupyter", (), trainyard_state="absent").changed == {"head": 0}
+
+
+@pytest.mark.usefixtures("argon2")
+def test_an_account_that_was_there_is_used_and_left_as_it_was(node: Lab, tmp_path: Path) -> None:
+    before = node.execute("head", ["getent", "passwd", "admin"])
+    run(node, tmp_path, "jupyter", (), user="admin")
+    assert "WorkingDirectory=/home/admin" in node.execute("head", ["cat", "/etc/systemd/system/trainyard-jupyter.service"])
+    run(node, tmp_path, "jupyter", (), user="admin", trainyard_state="absent")
+    assert node.execute("head", ["getent", "passwd", "admin"]) == before
+    assert node.execute("head", ["stat", "-c", "%U", "/home/admin"]) == "admin\n"
 
 
 def test_nothing_is_left_behind_on_the_node(node: Lab) -> None:

@@ -23,7 +23,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,10 +78,10 @@ class Plan:
     change: dict[str, tuple[str, str]] = field(default_factory=dict)
     repair: dict[str, str] = field(default_factory=dict)
     strays: list[str] = field(default_factory=list)
-    unrecorded: list[str] = field(default_factory=list)
+    leftovers: list[str] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.add or self.remove or self.change or self.repair or self.strays or self.unrecorded)
+        return bool(self.add or self.remove or self.change or self.repair or self.strays or self.leftovers)
 
     def lines(self) -> list[str]:
         """Return the differences, one line each."""
@@ -192,7 +192,7 @@ def compare(pins: Mapping[str, Pin], found: Sequence[Found], strays: Sequence[st
     for package in found:
         by_name.setdefault(package.name, []).append(package)
         if not package.recorded:
-            plan.unrecorded.append(package.folder)
+            plan.leftovers.append(package.folder)
     for name, packages in by_name.items():
         version = packages[0].version
         pin = pins.get(name)
@@ -200,6 +200,9 @@ def compare(pins: Mapping[str, Pin], found: Sequence[Found], strays: Sequence[st
             plan.remove[name] = version
         elif len(packages) > 1:
             plan.repair[name] = "it is installed twice, as " + " and ".join(package.version for package in packages)
+            plan.leftovers += [
+                package.folder for package in packages if not same_version(package.version, pin.version) and package.recorded
+            ]
         elif not same_version(version, pin.version):
             plan.change[name] = (version, pin.version)
         elif packages[0].damage:
@@ -393,10 +396,9 @@ class Environments:
         PythonEnvError: from every method, where a person has to act.
     """
 
-    def __init__(self, settings: Settings, say: Callable[[str], None] = lambda _text: None) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.base = Path(settings.path)
-        self.say = say
         self.guard: int | None = None
         self.cleaned: set[str] = set()
         self._version = ""
@@ -640,28 +642,28 @@ class Environments:
         if not (state.plan or state.broken or state.anew or state.unfinished):
             return
         uv = self._installer()
-        if state.broken or state.anew or state.unfinished or not (folder / "pyvenv.cfg").is_file():
-            self._must([uv, "venv", "--quiet", "--allow-existing", "--prompt", wanted.name, "--python", self.settings.python, str(folder)])
-        if not self._is_itself(folder):  # else uv would take the system's Python for the environment and change that
-            raise PythonEnvError(f"{folder}/bin/python does not run, or is not the environment's own. Remove {folder} and run again.")
         write_atomically(folder / LOCK_COPY, "".join(pin.line + "\n" for pin in pins.values()))
+        if state.broken or state.anew or state.unfinished or not (folder / "pyvenv.cfg").is_file():
+            self._make(uv, folder)
         self._clear(state)
-        self._sync(uv, wanted, pins, folder, state.plan)
-        if (folder / ".lock").exists():
-            os.chmod(folder / ".lock", 0o600)  # uv's own; it makes it writable for all, and whoever can open it can make uv wait for ever
-        found, strays = scan(self.site(folder), 0 if state.plan.repair else time.time_ns())
-        left = compare(pins, found, strays)
+        left = self._sync(uv, wanted, pins, folder, state.plan)
         if left.repair:  # the cache holds damaged files too: they are the same files, by hard links
-            self._forget(uv, left.repair)
-            self._sync(uv, wanted, pins, folder, left)
-            found, strays = scan(self.site(folder), 0)
-            left = compare(pins, found, strays)
+            left = self._sync(uv, wanted, pins, folder, left)
+        if left:
+            empty(folder, keep=MARKER)
+            write_atomically(folder / LOCK_COPY, "".join(pin.line + "\n" for pin in pins.values()))
+            self._make(uv, folder)
+            left = self._sync(uv, wanted, pins, folder, compare(pins, [], []))
         if left:
             raise PythonEnvError(f"{wanted.name} is not as its lock says after its installation: {'; '.join(left.lines())[:600]}.")
 
+    def _make(self, uv: str, folder: Path) -> None:
+        """Put an environment's interpreter in place; packages that are there stay."""
+        self._must([uv, "venv", "--quiet", "--allow-existing", "--prompt", folder.name, "--python", self.settings.python, str(folder)])
+
     def _clear(self, state: State) -> None:
         """Take away what uv cannot: packages without a list of files, files that belong to no package."""
-        for name in (*state.plan.unrecorded, *state.plan.strays):
+        for name in (*state.plan.leftovers, *state.plan.strays):
             path = Path(self.site(state.folder), name)
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
@@ -675,30 +677,42 @@ class Environments:
             self._must([uv, "cache", "clean", "--quiet", *names])
             self.cleaned.update(names)
 
-    def _sync(self, uv: str, wanted: Wanted, pins: Mapping[str, Pin], folder: Path, plan: Plan) -> None:
-        """Have uv install what is missing and remove what is too much."""
+    def _sync(self, uv: str, wanted: Wanted, pins: Mapping[str, Pin], folder: Path, plan: Plan) -> Plan:
+        """Have uv install what is missing and remove what is too much; return what is still off."""
+        if not self._is_itself(folder):  # else uv would take the system's Python for the environment and change that
+            raise PythonEnvError(f"{folder}/bin/python does not run, or is not the environment's own. Remove {folder} and run again.")
         self._forget(uv, plan.repair)
         again = [word for name in plan.repair for word in ("--reinstall-package", name)]
         target = ["--quiet", "--require-hashes", "--only-binary", ":all:", "--python", str(folder / "bin" / "python")]
-        words = [uv, "pip", "sync", *target, *again, *self._sources(), str(folder / LOCK_COPY)]
-        done = self._run(words, self._uv_environment(self.settings.index_url))
+        words = [uv, "pip", "sync", *target, *again, str(folder / LOCK_COPY)]
+        done = self._run(words, self._sources(self.settings.index_url))
         special = [name for name in wanted.index_packages if name in plan.add or name in plan.change or name in plan.repair]
         if done.returncode and special and wanted.index_url and "No solution found" in done.stdout and self.settings.index_url != NO_INDEX:
             # Only now, since a wheelhouse or an own index may have them while the special index is out of reach.
             part = folder / (LOCK_COPY + ".part")
             write_atomically(part, "".join(pins[name].line + "\n" for name in special))
             step = [uv, "pip", "install", "--no-deps", *target, *again, "-r", str(part)]
-            done = self._run(step, self._uv_environment(wanted.index_url))
+            done = self._run(step, self._sources(wanted.index_url))
             part.unlink()
             if done.returncode:
                 raise PythonEnvError(explain(done.stdout, self.settings.owner, wanted.index_url, self.settings.wheelhouse))
-            done = self._run(words, self._uv_environment(self.settings.index_url))
+            done = self._run(words, self._sources(self.settings.index_url))
         if done.returncode:
             raise PythonEnvError(explain(done.stdout, self.settings.owner, self.settings.index_url, self.settings.wheelhouse))
+        if (folder / ".lock").exists():
+            os.chmod(folder / ".lock", 0o600)  # uv's own; it makes it writable for all, and whoever can open it can make uv wait for ever
+        return compare(pins, *scan(self.site(folder), 0 if plan.repair else time.time_ns()))
 
-    def _sources(self) -> list[str]:
-        house = self.settings.wheelhouse
-        return [*(["--find-links", house] if house else []), *(["--no-index"] if self.settings.index_url == NO_INDEX else [])]
+    def _sources(self, index_url: str) -> dict[str, str]:
+        """Return where uv and pip look; a URL may hold a password, which has no place among a process's arguments."""
+        found = {}
+        if self.settings.wheelhouse:
+            found.update(UV_FIND_LINKS=self.settings.wheelhouse, PIP_FIND_LINKS=self.settings.wheelhouse)
+        if index_url == NO_INDEX:
+            found.update(UV_NO_INDEX="1", PIP_NO_INDEX="1")
+        elif index_url:
+            found.update(UV_DEFAULT_INDEX=index_url, PIP_INDEX_URL=index_url)
+        return found
 
     def _compile(self, folder: Path) -> list[subprocess.Popen[str]]:
         """Start compiling an environment's modules, since its users may not write beside them; tests are left out.
@@ -778,19 +792,11 @@ class Environments:
             )
         write_atomically(folder / LOCK_COPY, "".join(pin.line + "\n" for pin in pins.values()))
         pip = [str(folder / "bin" / "python"), "-I", "-m", "pip", "install", "--quiet", "--no-cache-dir", "--no-compile"]
-        step = [*pip, "--require-hashes", "--only-binary", ":all:", *self._sources(), "--requirement", str(folder / LOCK_COPY)]
-        environment = {"PIP_CONFIG_FILE": "/dev/null", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
-        environment.update(PIP_RETRIES="3", PIP_DEFAULT_TIMEOUT="60")
-        if self.settings.index_url not in ("", NO_INDEX):
-            environment["PIP_INDEX_URL"] = self.settings.index_url
-        done = self._run(step, environment)
+        step = [*pip, "--require-hashes", "--only-binary", ":all:", "--requirement", str(folder / LOCK_COPY)]
+        done = self._run(step, self._sources(self.settings.index_url))
         if done.returncode:
             raise PythonEnvError(explain(done.stdout, self.settings.owner, self.settings.index_url, self.settings.wheelhouse))
         return str(uv)
-
-    def _uv_environment(self, index_url: str) -> dict[str, str]:
-        """Return what uv reads; an index's URL may hold a password, which has no place among a process's arguments."""
-        return {} if index_url in ("", NO_INDEX) else {"UV_DEFAULT_INDEX": index_url}
 
     def _must(self, words: Sequence[str]) -> None:
         done = self._run(words)
@@ -811,6 +817,11 @@ class Environments:
             "UV_PYTHON_DOWNLOADS": "never",
             "UV_HTTP_TIMEOUT": "60",
             "UV_HTTP_RETRIES": "3",
+            "PIP_CONFIG_FILE": os.devnull,
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+            "PIP_NO_INPUT": "1",
+            "PIP_DEFAULT_TIMEOUT": "60",
+            "PIP_RETRIES": "3",
         }
         for name in PASSED_ON:
             for spelling in (name, name.lower()):
@@ -820,7 +831,6 @@ class Environments:
         if bundle:
             whole.update(SSL_CERT_FILE=bundle, PIP_CERT=bundle)
         whole.update(environment or {})
-        self.say(" ".join(words[:4]))
         return subprocess.run(
             list(words), env=whole, cwd="/", umask=0o022, text=True, errors="replace", check=False,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

@@ -120,7 +120,7 @@ class TestScan:
         found, strays = core.scan(str(site), time.time_ns())
         plan = core.compare(core.parse_lock(lock("six==1.17.0")), found, strays)
         assert plan.repair == {"six": "its list of files is gone"}
-        assert (plan.unrecorded, plan.strays) == (["six-1.17.0.dist-info"], ["six.py"])
+        assert (plan.leftovers, plan.strays) == (["six-1.17.0.dist-info"], ["six.py"])
 
     def test_half_a_package_without_its_info_belongs_to_nobody(self, site: Path) -> None:
         (site / "numpy").mkdir()
@@ -235,13 +235,13 @@ class FakeUv(core.Environments):
         elif text.endswith("--version"):
             output = "uv 0.13.8"
         elif words[1:2] == ["venv"]:
-            self._make(Path(words[-1]))
+            self._venv(Path(words[-1]))
         elif words[1:3] == ["pip", "sync"]:
             self._sync_packages(Path(words[-1]))
         return subprocess.CompletedProcess([*words], 0 if output or "sys.prefix" not in text else 1, output, "")
 
     @staticmethod
-    def _make(folder: Path) -> None:
+    def _venv(folder: Path) -> None:
         (folder / "bin").mkdir(parents=True, exist_ok=True)
         for name in ("python", "activate"):
             (folder / "bin" / name).write_text("")
