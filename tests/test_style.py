@@ -69,15 +69,9 @@ def test_every_role_has_the_same_shape(role: Path) -> None:
     if role.name == "catalog":
         assert not (role / "tasks").exists(), "data only"
         return
-    for part in (
-        "defaults/main.yml",
-        "meta/argument_specs.yml",
-        "tasks/main.yml",
-        "tasks/check.yml",
-        "tasks/present.yml",
-        "tasks/absent.yml",
-    ):
+    for part in ("defaults/main.yml", "meta/argument_specs.yml", "tasks/main.yml", "tasks/check.yml"):
         assert (role / part).is_file(), part
+    assert "trainyard_state" in (role / "tasks" / "main.yml").read_text(), "every role has its undo"
     for path in (role / "tasks").glob("*.yml"):
         for task in tasks(yaml.safe_load(path.read_text())):
             assert "ansible.builtin.include_role" not in task, "roles never include each other"

@@ -16,7 +16,7 @@ VOLATILE = re.compile(
     r"/(ssh_host_\w+(\.pub)?|machine-id|ld\.so\.cache|mtab|resolv\.conf|hosts|hostname|[^/]*\.lock|[^/]*-)$"
     r"|/__pycache__(/|$)|\.(pyc|pem|crt|key)$|hash|password|cookie|secret"
     r"|^/etc/(ssl/certs|alternatives|rc.\.d|ca-certificates\.conf|apt|passwd|shadow|group|gshadow|subuid|subgid)(/|$)"
-    r"|^/opt/trainyard/envs/\.cache(/|$)|^/home/admin/\.ssh/authorized_keys$"
+    r"|^/opt/trainyard/(envs/\.cache|proofs/results)(/|$)|^/home/admin/\.ssh/authorized_keys$"
 )
 
 

@@ -86,19 +86,23 @@ http.server.ThreadingHTTPServer(("127.0.0.1", 8098), Index).serve_forever()
 
 
 DRIVE = """
-import dataclasses, json, sys
+import json, sys
 sys.path.insert(0, "/srv")
 import _python_env as core
 call = json.load(sys.stdin)
-wishes = [
-    core.Wanted(**{**entry, "present": entry.pop("state", "present") == "present", "index_packages": tuple(entry.get("index_packages", ()))})
-    for entry in call.pop("environments")
-]
+wishes = []
+for entry in call.pop("environments"):
+    present = entry.pop("state", "present") == "present"
+    wishes.append(core.Wanted(present=present, index_packages=tuple(entry.pop("index_packages", ())), **entry))
 state, dry = call.pop("state", "present"), call.pop("dry", False)
 envs = core.Environments(core.Settings(**call))
+results = []
 try:
-    results = envs.remove_all(dry=dry) if state == "absent" else envs.check(wishes) and [] if state == "checked" else envs.apply(wishes, dry=dry)
-    print(json.dumps({"failed": "", "actions": {result.name: result.actions for result in results or []}}))
+    if state == "checked":
+        envs.check(wishes)
+    else:
+        results = envs.remove_all(dry=dry) if state == "absent" else envs.apply(wishes, dry=dry)
+    print(json.dumps({"failed": "", "actions": {result.name: result.actions for result in results}}))
 except core.PythonEnvError as error:
     print(json.dumps({"failed": str(error), "actions": {}}))
 """

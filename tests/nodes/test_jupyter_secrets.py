@@ -106,11 +106,8 @@ def test_an_environment_that_is_not_there_is_said(node: Lab, tmp_path: Path, rol
     [
         ("tensorboard", {"password": [CANARY]}, "tensorboard_password is no text."),
         ("jupyter", {"password": {"secret": CANARY}}, "jupyter_password is no text."),
-        ("jupyter", {"password": CANARY + "\n"}, "jupyter_password begins or ends with a space"),
-        ("jupyter", {"password": ""}, "jupyter_password is not set."),
         ("jupyter", {"password": "{{ vault_of_nobody }}"}, "'vault_of_nobody' is undefined"),
         ("jupyter", {"listen": "0.0.0.0", "password": "Kanarie"}, "jupyter_password is too weak for jupyter_listen = 0.0.0.0"),
-        ("jupyter", {"port": 80}, "jupyter_port is 80"),
         ("jupyter", {"tls_certificate": "/nowhere.pem"}, "jupyter_tls_certificate is set and jupyter_tls_key is not."),
     ],
 )
@@ -168,15 +165,15 @@ def test_a_hash_follows_its_password(node: Lab, tmp_path: Path) -> None:
         wishes = {"path": "/etc/trainyard/try/password", "password": password, "python": "/usr/bin/python3"}
         return dict(play(node, tmp_path, [{"name": "hash", "trainyard.core.password_hash_file": wishes}], words).results["hash", "head"])
 
-    assert keep("one")["reason"] == "there is none"
-    assert keep("one")["reason"] == ""
-    assert keep("two", "--check")["changed"]
-    assert not keep("one")["changed"]
-    assert keep("two")["reason"] == "the hash there is not that of the password, or weaker than today's"
-    assert not keep("two")["changed"]
+    assert keep("first-word")["reason"] == "there is none"
+    assert keep("first-word")["reason"] == ""
+    assert keep("second-word", "--check")["changed"]
+    assert not keep("first-word")["changed"]
+    assert keep("second-word")["reason"] == "the hash there is not that of the password, or weaker than today's"
+    assert not keep("second-word")["changed"]
     node.execute("head", ["sh", "-c", "echo '$argon2id$rubbish' >/etc/trainyard/try/password"])
-    assert keep("two")["changed"]
-    assert not keep("two")["changed"]
+    assert keep("second-word")["changed"]
+    assert not keep("second-word")["changed"]
 
 
 @pytest.mark.usefixtures("argon2")

@@ -240,7 +240,7 @@ def explain(output: str, owner: str, index_url: str, wheelhouse: str) -> str:
             f"Add the authority that signed it to base_ca_certificates. The installer said: {_last_words(text)}"
         )
     if re.search(
-        r"Request failed after|error sending request|dns error|timed out|HTTP status server error|Max retries exceeded|NewConnectionError",
+        r"Request failed after|error sending request|dns error|timed out|HTTP status server error|Retrying \(Retry",
         text,
     ):
         return (
@@ -250,11 +250,13 @@ def explain(output: str, owner: str, index_url: str, wheelhouse: str) -> str:
     if re.search(r"HTTP status client error \(40[13]|401 Unauthorized|403 Forbidden|missing credentials", text):
         return f"The Python index wants other credentials: {_fetched(text) or index}. Correct those in {owner}_index_url."
     missing = re.search(
-        r"[Bb]ecause (?:there is no version of )?(?P<what>\S+?) (?:was not found|has no wheels|has no usable|and you require)", text
+        r"[Bb]ecause (?:there is no version of )?(?P<uv>\S+?) (?:was not found|has no wheels|has no usable|and you require)"
+        r"|No matching distribution found for (?P<pip>\S+)",
+        text,
     )
     if missing:
         return (
-            f"{missing['what']} is nowhere to be had: not in {wheelhouse + ' and not in ' if wheelhouse else ''}"
+            f"{missing['uv'] or missing['pip']} is nowhere to be had: not in {wheelhouse + ' and not in ' if wheelhouse else ''}"
             f"{f'any index, since {owner}_index_url is {NO_INDEX}' if index_url == NO_INDEX else index}. "
             f"Give a source that has it by {ways}."
         )
@@ -684,7 +686,8 @@ class Environments:
         self._forget(uv, plan.repair)
         again = [word for name in plan.repair for word in ("--reinstall-package", name)]
         target = ["--quiet", "--require-hashes", "--only-binary", ":all:", "--python", str(folder / "bin" / "python")]
-        words = [uv, "pip", "sync", *target, *again, str(folder / LOCK_COPY)]
+        offline = ["--no-index"] if self.settings.index_url == NO_INDEX else []
+        words = [uv, "pip", "sync", *target, *again, *offline, str(folder / LOCK_COPY)]
         done = self._run(words, self._sources(self.settings.index_url))
         special = [name for name in wanted.index_packages if name in plan.add or name in plan.change or name in plan.repair]
         if done.returncode and special and wanted.index_url and "No solution found" in done.stdout and self.settings.index_url != NO_INDEX:
@@ -705,11 +708,11 @@ class Environments:
 
     def _sources(self, index_url: str) -> dict[str, str]:
         """Return where uv and pip look; a URL may hold a password, which has no place among a process's arguments."""
-        found = {}
+        found: dict[str, str] = {}
         if self.settings.wheelhouse:
             found.update(UV_FIND_LINKS=self.settings.wheelhouse, PIP_FIND_LINKS=self.settings.wheelhouse)
         if index_url == NO_INDEX:
-            found.update(UV_NO_INDEX="1", PIP_NO_INDEX="1")
+            found.update(PIP_NO_INDEX="1")
         elif index_url:
             found.update(UV_DEFAULT_INDEX=index_url, PIP_INDEX_URL=index_url)
         return found

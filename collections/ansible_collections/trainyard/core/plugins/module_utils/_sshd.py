@@ -200,7 +200,7 @@ def absolute(pattern: str) -> str:
 
 def include_patterns(text: str) -> list[str]:
     """Return the patterns of all Include lines, absolute."""
-    return [absolute(value) for _, keyword, values in _lines(text) if keyword == "include" for value in values]
+    return [absolute(value) for _number, keyword, values in _lines(text) if keyword == "include" for value in values]
 
 
 def included(files: Iterable[str], pattern: str) -> list[str]:
@@ -371,7 +371,7 @@ def place(files: Mapping[str, str], text: str) -> Files:
     if not (top and reading[0][0] == top[0]):
         first = [f"{_FIRST}\n", f"Include {path}\n"]
         if top:
-            patterns = next(values for number, _, values in reading if number == top[0])
+            patterns = next(values for number, _keyword, values in reading if number == top[0])
             first[1] = "Include " + " ".join(f'"{pattern}"' if " " in pattern else pattern for pattern in patterns) + "\n"
         for number in top:
             lines[number - 1] = _MOVED + lines[number - 1]
@@ -567,7 +567,7 @@ def kexinit(payload: bytes) -> dict[str, list[str]]:
     if not payload or payload[0] != 20:
         raise ValueError("not an SSH_MSG_KEXINIT")
     offset, lists = 17, []
-    for _ in range(6):
+    for _list in range(6):
         length = int.from_bytes(payload[offset : offset + 4], "big")
         lists.append(payload[offset + 4 : offset + 4 + length].decode("ascii").split(","))
         offset += 4 + length

@@ -220,7 +220,7 @@ def repaired(files: Files) -> tuple[Files, Effective, list[str]]:
         RefusalError: sshd refuses the configuration for another reason than some lines.
     """
     changes: list[str] = []
-    for _ in range(REPAIRS):
+    for _attempt in range(REPAIRS):
         rules, errors, root = judge(files)
         if not errors:
             return files, rules, changes
@@ -235,7 +235,7 @@ def repaired(files: Files) -> tuple[Files, Effective, list[str]]:
 
 def systemctl_show(unit: str, *names: str) -> dict[str, str]:
     """Return properties of a unit."""
-    _, output, _ = command("systemctl", "show", unit, *(f"--property={name}" for name in names))
+    _status, output, _errors = command("systemctl", "show", unit, *(f"--property={name}" for name in names))
     return dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
 
 
@@ -280,7 +280,7 @@ class Daemon:
     def renew(self, rules: Effective) -> str:
         """Make it read its configuration, keeping the sessions; returns what went wrong, if anything did."""
         before = self.loaded(rules)
-        status, _, errors = command("systemctl", self.verb, self.service)
+        status, _output, errors = command("systemctl", self.verb, self.service)
         if status:
             return last_words(errors)
         deadline = time.monotonic() + 10
@@ -296,7 +296,7 @@ class Daemon:
             if self.active and rules.get("pidfile") == ["none"]:
                 time.sleep(1)
                 return self._offers(rules)
-        _, output, _ = command("journalctl", "-u", self.service, "-n", "3", "-o", "cat", "--no-pager")
+        _status, output, _errors = command("journalctl", "-u", self.service, "-n", "3", "-o", "cat", "--no-pager")
         return f"sshd did not come up with it: {' / '.join(output.split(chr(10))).strip(' /') or 'its journal is empty'}"
 
     def _offers(self, rules: Effective) -> str:
@@ -316,7 +316,7 @@ class Daemon:
             answers += 1
             wrong += _sshd.still_offered(offer, rules)
         if not answers and not wrong:
-            wrong.append(f"sshd does not answer at port {', '.join(sorted({str(port) for _, port in targets}))}")
+            wrong.append(f"sshd does not answer at port {', '.join(sorted({str(port) for _address, port in targets}))}")
         return "; ".join(sorted(set(wrong)))
 
 
@@ -381,7 +381,7 @@ def survey(rules: Effective, today: int) -> tuple[list[str], list[str]]:
         who = account(entry.pw_name, rules)
         if not who.keys or _sshd.kept_out(who, rules, today):
             continue
-        _, output, _ = command("sudo", "-n", "-l", "-U", who.name) if shutil.which("sudo") else (1, "", "")
+        _status, output, _errors = command("sudo", "-n", "-l", "-U", who.name) if shutil.which("sudo") else (1, "", "")
         (able if who.uid == 0 or "may run the following" in output else rest).append(who.name)
     return able, rest
 
@@ -456,7 +456,7 @@ class Plan:
         own = {name.lower() for name in self.settings}
         targets = _sshd.listen_targets(self.rules)
         if self.daemon.socket_active:
-            ports = {port for _, port in targets}
+            ports = {port for _address, port in targets}
             if own & {"port", "listenaddress"} and ports != self.daemon.socket_ports:
                 self.refusals.append(
                     f"ssh.socket listens on this node, on port {_numbers(self.daemon.socket_ports)}, and would ignore "
@@ -467,7 +467,7 @@ class Plan:
             return
         if not own & {"port", "listenaddress"}:
             return
-        taken = {port for rules in (base_rules, judge(self.current)[0]) for _, port in _sshd.listen_targets(rules)}
+        taken = {port for rules in (base_rules, judge(self.current)[0]) for _address, port in _sshd.listen_targets(rules)}
         for address, port in targets:
             family = socket.AF_INET6 if ":" in address else socket.AF_INET
             with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -536,7 +536,7 @@ class Plan:
     def report(self) -> dict[str, Any]:
         """Return the module's result."""
         shown = [path for path in self.writes if path not in {_sshd.STRONG_MODULI, _sshd.RSA_KEY, _sshd.RSA_KEY + ".pub"}]
-        ports = self.daemon.socket_ports or {port for _, port in _sshd.listen_targets(self.rules)}
+        ports = self.daemon.socket_ports or {port for _address, port in _sshd.listen_targets(self.rules)}
         return {
             "changed": bool(self.changes),
             "changes": self.changes,
@@ -575,7 +575,7 @@ class Plan:
             for half in (path, path + ".pub"):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(half)
-            status, _, errors = command("ssh-keygen", "-q", *kind, "-N", "", "-f", path)
+            status, _output, errors = command("ssh-keygen", "-q", *kind, "-N", "", "-f", path)
             if status:
                 raise RefusalError(f"The host key {path} could not be made: {last_words(errors)}")
 
@@ -602,7 +602,7 @@ class Plan:
         with contextlib.suppress(FileExistsError):
             os.symlink(f"../{_sshd.UNIT}.timer", f"{wants}/{_sshd.UNIT}.timer")
         for words in (["daemon-reload"], ["restart", f"{_sshd.UNIT}.timer"]):
-            status, _, errors = command("systemctl", *words)
+            status, _output, errors = command("systemctl", *words)
             if status:
                 raise RefusalError(f"The timer that would bring the old configuration back could not be armed: {last_words(errors)}")
 
@@ -619,7 +619,7 @@ class Plan:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(path)
         with separation_folder():
-            status, _, errors = command(SSHD, "-t")
+            status, _output, errors = command(SSHD, "-t")
         if status:
             raise RefusalError(f"sshd refuses the new configuration: {last_words(errors)}")
         if self.daemon.active:

@@ -187,6 +187,20 @@ WORDS = {
         "idna is nowhere to be had: not in /srv/wheels and not in https://index.example/simple. Give a source that has it by "
         "x_index_url (an index of your own, or a mirror) and x_wheelhouse (a folder of wheels).",
     ),
+    "pip, missing": (
+        "ERROR: Could not find a version that satisfies the requirement uv==0.13.8 (from versions: none)\n"
+        "ERROR: No matching distribution found for uv==0.13.8\n",
+        "uv==0.13.8 is nowhere to be had: not in /srv/wheels and not in https://index.example/simple. Give a source that has it by "
+        "x_index_url (an index of your own, or a mirror) and x_wheelhouse (a folder of wheels).",
+    ),
+    "pip, down": (
+        "WARNING: Retrying (Retry(total=2, connect=None, read=None, redirect=None, status=None)) after connection broken\n"
+        "ERROR: No matching distribution found for uv==0.13.8\n",
+        "The Python index does not answer: https://index.example/simple was tried 4 times. See that the node reaches it, or choose "
+        "another source by x_index_url (an index of your own, or a mirror) and x_wheelhouse (a folder of wheels). The installer said: "
+        "WARNING: Retrying (Retry(total=2, connect=None, read=None, redirect=None, status=None)) after connection broken "
+        "ERROR: No matching distribution found for uv==0.13.8",
+    ),
     "full": (
         "error: Failed to write to the client cache\n  cause: No space left on device (os error 28)\n",
         "The disk is full. Make room, or put the environments on a bigger disk by x_path.",
