@@ -79,7 +79,7 @@ class Index(http.server.BaseHTTPRequestHandler):
             return
         for start in range(0, len(data), 100_000):
             self.wfile.write(data[start:start + 100_000])
-            if slow: time.sleep(0.1)
+            if slow: time.sleep(0.03)
     def log_message(self, *words): pass
 http.server.ThreadingHTTPServer(("127.0.0.1", 8098), Index).serve_forever()
 """
@@ -392,7 +392,8 @@ def test_an_index_that_is_down_is_tried_again_and_then_said(site: Site) -> None:
     refused = site.envs([site.one("alpha==1.0", name="down")])
     assert refused.failed.startswith(
         f"The Python index does not answer: {INDEX}/alpha/ was tried 4 times. See that the node reaches it, or choose another source by "
-        "framework_env_index_url (an index of your own, or a mirror) and framework_env_wheelhouse (a folder of wheels). The installer said: "
+        "framework_env_index_url (an index of your own, or a mirror) and framework_env_wheelhouse (a folder of wheels). "
+        "The installer said: "
     )
     assert site.root("cat /srv/asked").split() == ["/simple/alpha/"] * 4
     site.root("systemctl stop index")
@@ -408,9 +409,8 @@ def test_an_index_that_is_down_is_tried_again_and_then_said(site: Site) -> None:
 
 def test_an_index_that_fails_for_a_moment_goes_unnoticed(site: Site) -> None:
     site.mode("broken")
-    site.root(
-        f"rm -rf {BASE}/.cache; systemd-run -q --collect --unit mend sh -c 'while ! grep -q alpha /srv/asked; do sleep 0.1; done; : >/srv/mode'"
-    )
+    mend = "while ! grep -q alpha /srv/asked; do sleep 0.1; done; : >/srv/mode"
+    site.root(f"rm -rf {BASE}/.cache; systemd-run -q --collect --unit mend sh -c '{mend}'")
     done = site.envs([site.one("alpha==1.0", name="moment")])
     assert not done.failed, done.failed
     site.envs([site.one(name="moment", state="absent")])

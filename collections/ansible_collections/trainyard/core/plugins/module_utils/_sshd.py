@@ -233,7 +233,7 @@ def effective(output: str) -> Effective:
     """Return what `sshd -T` printed: keyword to its values, one for each line."""
     found: Effective = {}
     for line in output.splitlines():
-        keyword, _, value = line.strip().partition(" ")
+        keyword, _space, value = line.strip().partition(" ")
         if re.fullmatch(r"[a-z0-9]+", keyword):
             found.setdefault(keyword, []).append(value)
     return found
