@@ -127,53 +127,87 @@ def test_a_key_of_another_certificate_is_refused(node: Lab, tmp_path: Path, pair
     assert_silent(done, *other.read_text().splitlines()[1:-1])
 
 
-def certificate(node: Lab, folder: Path, words: tuple[str, ...] = (), **wishes: Any) -> dict[str, Any]:
-    task = {"name": "tls", "trainyard.core.tls_certificate": {"path": "/etc/trainyard/try/tls.pem", **wishes}}
-    return dict(play(node, folder, [task], words).results["tls", "head"])
+def steps(node: Lab, folder: Path, module: str, common: dict[str, Any], plan: dict[str, dict[str, Any] | str]) -> dict[str, Any]:
+    """Use a module again and again in one run: name -> its options, or what is done to the node in between; return name -> result."""
+    tasks: list[dict[str, Any]] = []
+    for name, what in plan.items():
+        action = {"ansible.builtin.command": {"argv": ["sh", "-c", what]}} if isinstance(what, str) else {module: {**common, **what}}
+        checked = {"check_mode": True} if name.startswith("look") else {}
+        refused = {"failed_when": False} if name.startswith("refused") else {}
+        tasks.append({"name": name, **action, **checked, **refused})
+    done = play(node, folder, tasks)
+    assert done.status == 0, done.failures()
+    return {name: done.results[name, "head"] for name in plan}
 
 
-def test_a_certificate_is_made_once_and_made_again_when_it_has_to_be(node: Lab, tmp_path: Path) -> None:
-    checked = certificate(node, tmp_path, ("--check",))
-    assert (checked["changed"], checked["reason"], checked["certificate"]) == (True, "there is none", "")
-    made = certificate(node, tmp_path)
-    again = certificate(node, tmp_path)
-    assert (again["changed"], again["fingerprint"], again["reason"]) == (False, made["fingerprint"], "")
-
-    node.execute("head", ["chmod", "644", "/etc/trainyard/try/tls.pem"])
-    closed = certificate(node, tmp_path)
-    assert (closed["reason"], closed["fingerprint"]) == ("others than root may read it", made["fingerprint"])
-    node.execute("head", ["sh", "-c", "truncate --size=300 /etc/trainyard/try/tls.pem"])
-    assert certificate(node, tmp_path)["fingerprint"] != made["fingerprint"]
-    assert certificate(node, tmp_path, names=["gpu1", "192.0.2.1"])["reason"] == "it does not name 192.0.2.1, gpu1"
-    assert certificate(node, tmp_path, names=["gpu1"], days=30)["reason"] == ""
-    assert certificate(node, tmp_path, names=["gpu1"], renew_days=900)["reason"] == "it expires within 900 days"
-
-
-def test_a_given_certificate_is_installed_and_can_be_given_up_again(node: Lab, tmp_path: Path, pair: tuple[Path, Path]) -> None:
+def test_a_certificate_is_made_once_and_made_again_when_it_has_to_be(node: Lab, tmp_path: Path, pair: tuple[Path, Path]) -> None:
+    path = "/etc/trainyard/try/tls.pem"
     given = {"certificate": pair[0].read_text(), "private_key": pair[1].read_text()}
-    assert certificate(node, tmp_path, **given)["reason"] == "it is not the one given"
-    assert not certificate(node, tmp_path, **given)["changed"]
-    refused = certificate(node, tmp_path, **{**given, "private_key": "-----BEGIN PRIVATE KEY-----"})
-    assert "certificate and private_key cannot be used: " in refused["msg"]
-    assert not certificate(node, tmp_path, **given)["changed"]
-    assert certificate(node, tmp_path)["reason"] == "the one there is not self-made"
+    plan: dict[str, dict[str, Any] | str] = {
+        "look": {},
+        "made": {},
+        "made already": {},
+        "open": f"chmod 644 {path}",
+        "closed": {},
+        "damage": f"truncate --size=300 {path}",
+        "healed": {},
+        "named": {"names": ["gpu1", "192.0.2.1"]},
+        "named already": {"names": ["gpu1"], "days": 30},
+        "renewed": {"names": ["gpu1"], "renew_days": 900},
+        "given": given,
+        "given already": given,
+        "refused": {**given, "private_key": "-----BEGIN PRIVATE KEY-----"},
+        "given still": given,
+        "given up": {},
+    }
+    done = steps(node, tmp_path, "trainyard.core.tls_certificate", {"path": path}, plan)
+    assert {name: result["reason"] for name, result in done.items() if "reason" in result} == {
+        "look": "there is none",
+        "made": "there is none",
+        "made already": "",
+        "closed": "others than root may read it",
+        "healed": done["healed"]["reason"],
+        "named": "it does not name 192.0.2.1, gpu1",
+        "named already": "",
+        "renewed": "it expires within 900 days",
+        "given": "it is not the one given",
+        "given already": "",
+        "given still": "",
+        "given up": "the one there is not self-made",
+    }
+    assert all(result["changed"] == bool(result["reason"]) for result in done.values() if "reason" in result)
+    assert done["look"]["certificate"] == ""
+    assert done["closed"]["fingerprint"] == done["made"]["fingerprint"] != done["healed"]["fingerprint"]
+    assert "certificate and private_key cannot be used: " in done["refused"]["msg"]
 
 
 @pytest.mark.usefixtures("argon2")
 def test_a_hash_follows_its_password(node: Lab, tmp_path: Path) -> None:
-    def keep(password: str, *words: str) -> dict[str, Any]:
-        wishes = {"path": "/etc/trainyard/try/password", "password": password, "python": "/usr/bin/python3"}
-        return dict(play(node, tmp_path, [{"name": "hash", "trainyard.core.password_hash_file": wishes}], words).results["hash", "head"])
-
-    assert keep("first-word")["reason"] == "there is none"
-    assert keep("first-word")["reason"] == ""
-    assert keep("second-word", "--check")["changed"]
-    assert not keep("first-word")["changed"]
-    assert keep("second-word")["reason"] == "the hash there is not that of the password, or weaker than today's"
-    assert not keep("second-word")["changed"]
-    node.execute("head", ["sh", "-c", "echo '$argon2id$rubbish' >/etc/trainyard/try/password"])
-    assert keep("second-word")["changed"]
-    assert not keep("second-word")["changed"]
+    path = "/etc/trainyard/try/password"
+    first, second = {"password": "first-word"}, {"password": "second-word"}
+    plan: dict[str, dict[str, Any] | str] = {
+        "kept": first,
+        "kept already": first,
+        "look": second,
+        "kept still": first,
+        "changed": second,
+        "changed already": second,
+        "damage": f"echo '$argon2id$rubbish' >{path}",
+        "healed": second,
+        "healed already": second,
+    }
+    done = steps(node, tmp_path, "trainyard.core.password_hash_file", {"path": path, "python": "/usr/bin/python3"}, plan)
+    wrong = "the hash there is not that of the password, or weaker than today's"
+    assert {name: result["reason"] for name, result in done.items() if "reason" in result} == {
+        "kept": "there is none",
+        "kept already": "",
+        "look": wrong,
+        "kept still": "",
+        "changed": wrong,
+        "changed already": "",
+        "healed": wrong,
+        "healed already": "",
+    }
 
 
 @pytest.mark.usefixtures("argon2")
