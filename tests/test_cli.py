@@ -69,10 +69,10 @@ def test_an_interruption_ends_with_130(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert cli.main(["apply", "-i", str(tmp_path)]) == 130
 
 
-def test_systemd_gets_what_it_needs_on_either_version_of_cgroups(tmp_path: Path) -> None:
-    assert containers.systemd_arguments(tmp_path)["volumes"] == ["/sys/fs/cgroup/systemd:/sys/fs/cgroup/systemd:rw"]
+def test_systemd_gets_a_tree_of_its_own_on_either_version_of_cgroups(tmp_path: Path) -> None:
+    assert containers.systemd_arguments("n", tmp_path)["volumes"] == ["/sys/fs/cgroup/systemd/trainyard/n:/sys/fs/cgroup/systemd:rw"]
     (tmp_path / "cgroup.controllers").touch()
-    assert containers.systemd_arguments(tmp_path)["volumes"] == ["/sys/fs/cgroup:/sys/fs/cgroup:rw"]
+    assert containers.systemd_arguments("n", tmp_path)["volumes"] == ["/sys/fs/cgroup/trainyard/n:/sys/fs/cgroup:rw"]
 
 
 def test_a_changed_recipe_makes_another_image(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ RELEASES = ("bookworm", "trixie")
 PROGRAMS = {"git": "git", "chromium": "chromium", "chromedriver": "chromium-driver", "sshpass": "sshpass", "ssh": "openssh-client"}
 """What the tests need of the distribution beside what the lab needs."""
 
+
 @dataclass(frozen=True)
 class Step:
     """One command that passes or fails.
@@ -96,13 +97,14 @@ def molecule(scenario: str, release: str = "bookworm", command: Sequence[str] = 
     roles = [path.name for path in (REPOSITORY / "roles").iterdir() if scenario == path.name or scenario.startswith(path.name + "_")]
     wheelhouse = next((word for word in os.environ.get("PIP_FIND_LINKS", "").split() if Path(word).is_dir()), str(STATE / "wheelhouse"))
     Path(wheelhouse).mkdir(parents=True, exist_ok=True)
-    volumes = systemd_arguments()["volumes"]
+    instance = f"trainyard-{scenario}-{release}".replace("_", "-")
+    volumes = systemd_arguments(instance)["volumes"]
     return Step(
         f"molecule-{scenario}-{release}",
         [_bin("molecule"), *command, "-s", scenario],
         {
             "TRAINYARD_ROLE": max(roles, key=len),
-            "TRAINYARD_INSTANCE": f"trainyard-{scenario}-{release}".replace("_", "-"),
+            "TRAINYARD_INSTANCE": instance,
             "TRAINYARD_IMAGE": Image(release).tag,
             "TRAINYARD_CGROUP_VOLUME": volumes[0] if isinstance(volumes, list) else "",
             "TRAINYARD_WHEELHOUSE": wheelhouse,

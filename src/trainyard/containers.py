@@ -131,17 +131,31 @@ class Image:
         return self.base
 
 
-def systemd_arguments(cgroup_root: Path = Path("/sys/fs/cgroup")) -> dict[str, object]:
-    """Return what `docker run` needs so that systemd is PID 1 in the container, for the cgroup version of this host."""
-    common: dict[str, object] = {
+def systemd_arguments(name: str, cgroup_root: Path = Path("/sys/fs/cgroup")) -> dict[str, object]:
+    """Return what `docker run` needs so that systemd is PID 1 in the container of that name, for the cgroup version of this host.
+
+    Each container has a part of the cgroup tree of its own, /trainyard/NAME, which it sees as the whole tree. Without that, the systemds of
+    all containers would share the host's: one that shuts down takes the others' cgroups along.
+    """
+    version_2 = (cgroup_root / "cgroup.controllers").exists()
+    tree = "/sys/fs/cgroup" if version_2 else "/sys/fs/cgroup/systemd"
+    return {
         "cap_add": ["SYS_ADMIN", "NET_ADMIN", "SYS_NICE"],
         "security_opt": ["seccomp=unconfined", "apparmor=unconfined"],
         "tmpfs": {"/run": "", "/run/lock": ""},
         "stop_signal": "SIGRTMIN+3",
+        "cgroupns": "private",
+        "volumes": [f"{tree}/trainyard/{name}:{tree}:rw"],
     }
-    if (cgroup_root / "cgroup.controllers").exists():  # version 2: one hierarchy, of which systemd needs a writable part
-        return {**common, "cgroupns": "private", "volumes": ["/sys/fs/cgroup:/sys/fs/cgroup:rw"]}
-    return {**common, "cgroupns": "private", "volumes": ["/sys/fs/cgroup/systemd:/sys/fs/cgroup/systemd:rw"]}
+
+
+def _remove_cgroup(name: str) -> None:
+    """Remove what a container's systemd made in the cgroup tree; the kernel refuses to remove what is still in use."""
+    for tree in ("", "systemd"):
+        top = Path("/sys/fs/cgroup", tree, "trainyard", name)
+        for folder in [*sorted((path for path in top.rglob("*") if path.is_dir()), reverse=True), top]:
+            with suppress(OSError):
+                folder.rmdir()
 
 
 @dataclass
@@ -191,6 +205,7 @@ class Lab:
         """Remove the containers, their network, the state folder and, where asked, the images that nobody else uses."""
         for container in self._containers():
             container.remove(force=True, v=True)
+            _remove_cgroup(str(container.name))
         for network in self.client.networks.list(filters={"label": f"{LABEL}={self.name}"}):
             network.remove()
         if images:
@@ -279,7 +294,7 @@ class Lab:
                 raise NotFound(name)
         except NotFound:
             self.say(f"booting {node}")
-            arguments = systemd_arguments()
+            arguments = systemd_arguments(name)
             volumes = list(arguments.pop("volumes"))  # type: ignore[call-overload]
             volumes += [f"{source}:{target}:ro" for source, target in self.mounts.items()]
             container = self.client.containers.create(

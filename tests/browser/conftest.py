@@ -1,4 +1,4 @@
-"""The lab that `./trainyard up` made, and a browser in front of it."""
+"""The lab that `./trainyard up` made, for a browser in front of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from trainyard.lab import lab
 
 @pytest.fixture(scope="session")
 def nodes() -> Lab:
-    """The lab's nodes; says how to bring them up where there are none."""
+    """The lab's nodes."""
     found = lab()
-    found.execute("head", ["true"])
+    assert found.ssh_config.exists(), "There is no lab. Bring it up with: ./trainyard up"
     return found

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,9 +28,15 @@ run.close()
 """
 
 
+def on_node(nodes: Lab, *words: str) -> str:
+    """Run a command on the node, over SSH as the admin, and return what it printed."""
+    command = ["ssh", "-F", str(nodes.ssh_config), NODE, shlex.join(words)]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+
+
 def certificate(nodes: Lab, service: str) -> str:
     """Return the certificate that a service on the node was given, read on the node."""
-    return nodes.execute(NODE, ["openssl", "x509", "-in", f"/etc/trainyard/{service}/tls.pem"])
+    return on_node(nodes, "sudo", "openssl", "x509", "-in", f"/etc/trainyard/{service}/tls.pem")
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +58,7 @@ def test_a_wrong_password_is_refused(jupyter: Jupyter) -> None:
 def test_a_cell_runs_in_the_kernel_of_each_environment(jupyter: Jupyter, nodes: Lab, password: str, tmp_path: Path) -> None:
     assert jupyter.log_in(password)
     specs = (
-        nodes.execute(NODE, ["sh", "-c", "cat /usr/local/share/jupyter/kernels/*/kernel.json | tr -d '\\n'"])
-        .replace("}{", "}\n{")
-        .splitlines()
+        on_node(nodes, "sh", "-c", "cat /usr/local/share/jupyter/kernels/*/kernel.json | tr -d '\\n'").replace("}{", "}\n{").splitlines()
     )
     kernels = {spec["metadata"]["trainyard"]: spec for spec in map(json.loads, specs)}
     assert sorted(kernels) == sorted(IMPORTS)
@@ -65,7 +71,7 @@ def test_a_cell_runs_in_the_kernel_of_each_environment(jupyter: Jupyter, nodes: 
 
 
 def test_tensorboard_shows_a_run_to_who_knows_the_password_only(nodes: Lab, password: str, tmp_path: Path) -> None:
-    nodes.execute(NODE, ["/opt/trainyard/envs/tensorboard/bin/python", "-c", WRITE_A_RUN])
+    on_node(nodes, "/opt/trainyard/envs/tensorboard/bin/python", "-c", WRITE_A_RUN)
     try:
         with tunnel(["ssh", "-F", str(nodes.ssh_config)], NODE, 6006) as port, chromium(certificate(nodes, "tensorboard")) as browser:
             page = TensorBoard(browser, f"https://localhost:{port}")
@@ -74,7 +80,7 @@ def test_tensorboard_shows_a_run_to_who_knows_the_password_only(nodes: Lab, pass
             assert "browser-test" in page.text("browser_test_loss")
             page.screenshot(tmp_path / "tensorboard.png")
     finally:
-        nodes.execute(NODE, ["rm", "-r", "/srv/tensorboard/browser-test"])
+        on_node(nodes, "rm", "-r", "/srv/tensorboard/browser-test")
 
 
 def test_a_browser_that_does_not_know_the_certificate_is_warned(nodes: Lab) -> None:

@@ -65,8 +65,7 @@ def test_verify_trains_again_and_writes_both_reports(nodes: Lab, tmp_path: Path)
 
 
 def test_apply_says_what_a_stray_pip_install_would_cost_and_repairs_it(nodes: Lab) -> None:
-    nodes.execute("node1", ["/opt/trainyard/envs/jax/bin/python", "-m", "ensurepip"], check=False)
-    nodes.execute("node1", ["sh", "-c", "/opt/trainyard/uv/bin/uv pip uninstall -q --python /opt/trainyard/envs/jax/bin/python scipy"])
+    nodes.execute("node1", ["sh", "-c", "/opt/trainyard/envs/.uv/bin/uv pip uninstall -q --python /opt/trainyard/envs/jax/bin/python scipy"])
     checked = trainyard("apply", "-i", "inventory/lab", "--limit", "node1", "--check")
     assert checked.returncode == 0, checked.stdout
     assert "1 changed" in checked.stdout

@@ -83,8 +83,6 @@ def _problem(wish: Wish, catalogue: Mapping[str, Any], kind: str, node: Node, pr
         near = _near(wish.environment, known)
         return f"{listing}: '{wish.environment}' is not in the catalogue.{near} Known: {', '.join(known)}."
     variants = catalogue[wish.environment]["variants"]
-    if wish.variant not in variants:
-        return f"{prefix}variant: there is no variant '{wish.variant}' of {wish.environment}. Known: {', '.join(sorted(variants))}."
     pythons = variants[wish.variant]["pythons"]
     if node.python not in pythons:
         return (
@@ -125,7 +123,13 @@ def plan(
     both = [(wish, "framework") for wish in wishes(wanted, variant, catalogue)] + [
         (wish, "service") for wish in wishes(services, "cpu", catalogue)
     ]
+    lacking: dict[str, list[str]] = {}
     for wish, kind in both:
+        variants = catalogue.get(wish.environment, {}).get("variants", {wish.variant: None})
+        if wish.state == "present" and wish.variant not in variants:
+            known = ", ".join(sorted(variants))
+            lacking.setdefault(f"{prefix}variant: there is no variant '{wish.variant}' of %s. Known: {known}.", []).append(wish.environment)
+            continue
         problem = _problem(wish, catalogue, kind, node, prefix)
         if problem:
             problems.append(problem)
@@ -148,6 +152,7 @@ def plan(
                 system_packages=chosen.get("system_packages", {}).get(node.family, []),
             )
         entries.append(entry)
+    problems += [text.replace("%s", ", ".join(names)) for text, names in lacking.items()]
     names = [wish.name for wish, _kind in both]
     problems += [f"{prefix}environments: {name} stands there twice." for name in sorted({name for name in names if names.count(name) > 1})]
     choice = sorted(name for entry in entries if entry.get("kind") == "framework" for name in [entry["name"], *entry["aliases"]])

@@ -22,6 +22,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -126,8 +127,8 @@ def parse_lock(text: str) -> dict[str, Pin]:
 
 def read_record(text: str) -> Iterator[tuple[str, str, str]]:
     """Yield path, checksum and size of each file that a RECORD names."""
-    for line in text.splitlines():
-        row = next(csv.reader([line])) if '"' in line else line.rsplit(",", 2)
+    lines = text.splitlines()
+    for row in csv.reader(lines) if '"' in text else (line.rsplit(",", 2) for line in lines):  # the latter is twice as fast
         if len(row) == 3:
             yield row[0], row[1], row[2]
 
@@ -741,18 +742,16 @@ class Environments:
         workers = min(len(os.sched_getaffinity(0)), 1 + len(left) // 50)
         started = []
         for part in range(workers if left else 0):
-            process = subprocess.Popen(
-                [str(folder / "bin" / "python"), "-I", "-m", "compileall", "-qq", "-i", "-"],
-                stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                text=True, umask=0o022, env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"}, cwd="/",
-            )  # fmt: skip
-            assert process.stdin
-            try:
-                process.stdin.write("".join(source + "\n" for source in left[part::workers]))
-                process.stdin.close()
-            except OSError:
-                pass  # it died: what it leaves uncompiled is compiled in memory at each start, slower and no less right
-            started.append(process)
+            with tempfile.TemporaryFile("w+") as names:
+                names.writelines(source + "\n" for source in left[part::workers])
+                names.seek(0)
+                started.append(
+                    subprocess.Popen(
+                        [str(folder / "bin" / "python"), "-I", "-m", "compileall", "-qq", "-i", "-"],
+                        stdin=names, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                        text=True, umask=0o022, env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"}, cwd="/",
+                    )
+                )  # fmt: skip
         return started
 
     def _finish(self, wanted: Wanted, state: State, compiling: Sequence[subprocess.Popen[str]]) -> None:

@@ -122,7 +122,7 @@ def test_what_cannot_be_is_refused_by_name(wanted: list[Any], says: str) -> None
 
 
 def test_an_unknown_variant_of_all_is_refused_by_name() -> None:
-    assert plan(["jax"], variant="tpu")[1] == ["framework_env_variant: there is no variant 'tpu' of jax. Known: cpu."]
+    assert plan(["jax", "pytorch"], variant="tpu")[1] == ["framework_env_variant: there is no variant 'tpu' of jax, pytorch. Known: cpu."]
 
 
 def test_services_are_not_concerned_by_the_variant() -> None:

@@ -52,7 +52,7 @@ def test_a_client_that_trusts_it_and_checks_names_is_content(bundle: str) -> Non
     for name in ("localhost", "gpu1.lab.example", "127.0.0.1"):
         left, right = ssl.MemoryBIO(), ssl.MemoryBIO()
         ends = [client.wrap_bio(left, right, server_hostname=name), server.wrap_bio(right, left, server_side=True)]
-        for _ in range(3):
+        for _round in range(3):
             for end in ends:
                 try:
                     end.do_handshake()
