@@ -65,7 +65,8 @@ def test_verify_trains_again_and_writes_both_reports(nodes: Lab, tmp_path: Path)
 
 
 def test_apply_says_what_a_stray_pip_install_would_cost_and_repairs_it(nodes: Lab) -> None:
-    nodes.execute("node1", ["sh", "-c", "/opt/trainyard/envs/.uv/bin/uv pip uninstall -q --python /opt/trainyard/envs/jax/bin/python scipy"])
+    jax = "/opt/trainyard/envs/jax/bin/python"
+    nodes.execute("node1", ["/opt/trainyard/envs/.uv/bin/uv", "pip", "uninstall", "--python", jax, "scipy"])
     checked = trainyard("apply", "-i", "inventory/lab", "--limit", "node1", "--check")
     assert checked.returncode == 0, checked.stdout
     assert "1 changed" in checked.stdout

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 PROPERTIES = (
     "LoadState",
     "ActiveState",
+    "SubState",
     "UnitFileState",
     "NeedDaemonReload",
     "FragmentPath",
@@ -43,7 +44,8 @@ def parse_show(text: str) -> Unit:
     files = [path for path in [values.get("FragmentPath", ""), *values.get("DropInPaths", "").split()] if path]
     return Unit(
         loaded=values.get("LoadState") == "loaded",
-        active=values.get("ActiveState") in {"active", "reloading", "activating"},
+        # A service that crashes and waits to be started again is "activating"; it does not run.
+        active=values.get("ActiveState") in {"active", "reloading", "activating"} and values.get("SubState") != "auto-restart",
         enabled=values.get("UnitFileState") in {"enabled", "static", "alias", "generated", "indirect"},
         needs_reload=values.get("NeedDaemonReload") == "yes",
         started=int(values.get("ExecMainStartTimestampMonotonic") or 0) / 1e6,

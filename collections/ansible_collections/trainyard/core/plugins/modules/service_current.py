@@ -93,14 +93,14 @@ def main() -> None:
     unit = show()
     actions: list[str] = []
     reasons: list[str] = []
+    if not unit.loaded and not wanted:
+        module.exit_json(changed=False, actions=[], reasons=[])
     if unit.needs_reload or not unit.loaded:
         actions.append("daemon-reload")
         if not module.check_mode:
             module.run_command([systemctl, "daemon-reload"], check_rc=True)
             unit = show()
     if not unit.loaded and not module.check_mode:
-        if not wanted:
-            module.exit_json(changed=False, actions=[], reasons=[])
         module.fail_json(msg=f"systemd knows no unit {name}. Its file has to be in place before the service is started.")
     if unit.loaded and unit.enabled != module.params["enabled"]:
         actions.append("enable" if module.params["enabled"] else "disable")

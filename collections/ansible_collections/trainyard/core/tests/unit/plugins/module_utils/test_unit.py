@@ -32,6 +32,11 @@ def test_a_unit_that_systemd_does_not_know() -> None:
     assert (unit.loaded, unit.active, unit.enabled, unit.started, unit.files) == (False, False, False, 0.0, ())
 
 
+def test_a_service_that_crashes_in_a_loop_does_not_count_as_running() -> None:
+    assert not systemd.parse_show("LoadState=loaded\nActiveState=activating\nSubState=auto-restart\n").active
+    assert systemd.parse_show("LoadState=loaded\nActiveState=activating\nSubState=start\n").active
+
+
 def test_only_files_that_changed_after_the_start_count(tmp_path: Path) -> None:
     folder = tmp_path / "conf.d"
     folder.mkdir()
