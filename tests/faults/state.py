@@ -9,6 +9,7 @@ from typing import Any
 
 from trainyard.containers import Lab
 
+DOCKER_DNS = "127.0.0.11:"  # Docker's own name server in each container, on another port every time
 SCRIPT = Path(__file__).with_name("node_state.py")
 
 # Different on every node by its nature: keys, certificates, salted hashes; times and caches; what apt and systemd keep for themselves.
@@ -24,6 +25,7 @@ def of(lab: Lab, node: str) -> dict[str, Any]:
     """Return a node's state, without what differs on every node by its nature."""
     state: dict[str, Any] = json.loads(lab.execute(node, ["python3", "-c", SCRIPT.read_text()]))
     state["files"] = {path: entry for path, entry in state["files"].items() if not VOLATILE.search(path)}
+    state["listening"] = [address for address in state["listening"] if not address.startswith(DOCKER_DNS)]
     return state
 
 
