@@ -37,7 +37,11 @@ def unit(name: str) -> dict[str, str]:
 
 def main() -> None:
     """Print the state."""
-    files = {Path(folder) / name for top in TOPS for folder, names, leaves in os.walk(top) for name in names + leaves}
+    files = set()
+    for top in TOPS:
+        for folder, names, leaves in os.walk(top):
+            names[:] = [name for name in names if name != ".cache"]  # gigabytes, and nobody's configuration
+            files |= {Path(folder) / name for name in names + leaves}
     state = {
         "files": {str(path): entry(path) for path in sorted(files)},
         "units": {name: unit(name) for name in UNITS},

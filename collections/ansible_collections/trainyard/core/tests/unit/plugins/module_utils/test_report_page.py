@@ -47,17 +47,17 @@ def rendered(name: str) -> str:
 def test_the_page_is_well_formed_and_says_its_language(page: str) -> None:
     structure = Structure(page)
     assert structure.tags("html") == [{"lang": "en"}]
-    assert [tag for tag, _ in structure.seen if re.fullmatch("h[1-6]", tag)][:2] == ["h1", "h2"]
+    assert [tag for tag, _attributes in structure.seen if re.fullmatch("h[1-6]", tag)][:2] == ["h1", "h2"]
     assert all(head.get("scope") in {"col", "row"} for head in structure.tags("th"))
-    ids = [attributes["id"] for _, attributes in structure.seen if "id" in attributes]
+    ids = [attributes["id"] for _tag, attributes in structure.seen if "id" in attributes]
     assert len(ids) == len(set(ids))
     assert {str(tag["aria-labelledby"]) for tag in structure.tags("section")} <= set(map(str, ids))
 
 
 def test_the_page_needs_nothing_beside_it(page: str) -> None:
     structure = Structure(page)
-    assert not {tag for tag, _ in structure.seen} & {"script", "link", "img", "iframe", "object", "embed", "form", "base"}
-    assert not [attributes for _, attributes in structure.seen if {"src", "href", "style", "action"} & set(attributes)]
+    assert not {tag for tag, _attributes in structure.seen} & {"script", "link", "img", "iframe", "object", "embed", "form", "base"}
+    assert not [attributes for _tag, attributes in structure.seen if {"src", "href", "style", "action"} & set(attributes)]
     assert not re.search(r"url\(|@import|https?:", page)
 
 
