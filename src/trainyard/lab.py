@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -24,4 +25,5 @@ def lab(say: Say = print) -> Lab:
     wheelhouse = next((path for path in named if path.is_dir()), HERE / "wheelhouse")
     if wheelhouse.is_relative_to(HERE):
         wheelhouse.mkdir(parents=True, exist_ok=True)
-    return Lab("lab", NODES, HERE, Image(), {wheelhouse.resolve(): WHEELHOUSE}, say)
+    checkout = hashlib.sha256(str(REPOSITORY).encode()).hexdigest()[:6]  # two checkouts on one machine have a lab each
+    return Lab(f"lab-{checkout}", NODES, HERE, Image(), {wheelhouse.resolve(): WHEELHOUSE}, say)
