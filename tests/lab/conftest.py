@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -28,9 +29,9 @@ def trainyard(*words: str, timeout: float = 2400) -> subprocess.CompletedProcess
     )
 
 
-def site(*words: str) -> Play:
+def site(*words: str, environment: Mapping[str, str] | None = None) -> Play:
     """Run `ansible-playbook site.yml -i inventory/lab` from the repository's root."""
-    return ansible_playbook(Path("site.yml"), INVENTORY.relative_to(REPOSITORY), words, timeout=2400)
+    return ansible_playbook(Path("site.yml"), INVENTORY.relative_to(REPOSITORY), words, environment, timeout=2400)
 
 
 @pytest.fixture(scope="session")

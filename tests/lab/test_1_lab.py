@@ -47,7 +47,7 @@ def test_check_mode_reports_no_change_and_no_error(nodes: Lab) -> None:
 
 
 def test_the_plain_linear_strategy_works_as_well(nodes: Lab) -> None:
-    plain = site("--limit", "node1", "-e", "ansible_strategy=linear")
+    plain = site("--limit", "node1", environment={"ANSIBLE_STRATEGY": "linear"})
     assert plain.status == 0
     assert plain.changed == {"node1": 0}
 
