@@ -52,6 +52,15 @@ def test_the_plain_linear_strategy_works_as_well(nodes: Lab) -> None:
     assert plain.changed == {"node1": 0}
 
 
+def test_a_tag_runs_all_tasks_of_its_role_and_none_of_the_others(nodes: Lab) -> None:
+    tagged = site("--limit", "head", "--tags", "tensorboard")
+    assert tagged.status == 0
+    assert tagged.changed == {"head": 0}
+    tasks = {task for task, _node in tagged.results}
+    assert "tensorboard : Run the service with what is on disk" in tasks
+    assert "jupyter : Run the service with what is on disk" not in tasks
+
+
 def test_verify_trains_again_and_writes_both_reports(nodes: Lab, tmp_path: Path) -> None:
     done = trainyard(
         "verify", "-i", "inventory/lab", "--limit", "node2", "--json", str(tmp_path / "r.json"), "--html", str(tmp_path / "r.html")

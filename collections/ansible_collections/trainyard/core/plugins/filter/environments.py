@@ -70,7 +70,15 @@ _value:
       type: list
       elements: str
     frameworks:
-      description: Name, path, title, proof, variant, device and aliases of each environment that is for users.
+      description: Name and aliases of each environment that is for users.
+      type: list
+      elements: dict
+    kernels:
+      description: Name, path and title of each of those.
+      type: list
+      elements: dict
+    provable:
+      description: Name, path, proof, variant and device of each of those.
       type: list
       elements: dict
 """
@@ -82,7 +90,11 @@ from typing import Any
 from ansible_collections.trainyard.core.plugins.module_utils import _environments
 
 MODULE_KEYS = ("name", "state", "index_url", "index_packages")
-PUBLIC_KEYS = ("name", "path", "title", "proof", "variant", "device", "aliases")
+VIEWS = {
+    "frameworks": ("name", "aliases"),
+    "kernels": ("name", "path", "title"),
+    "provable": ("name", "path", "proof", "variant", "device"),
+}
 
 
 def environments(
@@ -124,11 +136,12 @@ def environments(
             module["about"] = {key: entry[key] for key in ("environment", "variant", "kind", "title", "proof", "device")}
         made.append(module)
     present = [entry for entry in entries if entry["state"] == "present"]
+    frameworks = [entry for entry in present if entry["kind"] == "framework"]
     return {
         "problems": problems,
         "environments": made,
         "system_packages": sorted({package for entry in present for package in entry["system_packages"]}),
-        "frameworks": [{key: entry[key] for key in PUBLIC_KEYS} for entry in present if entry["kind"] == "framework"],
+        **{view: [{key: entry[key] for key in keys} for entry in frameworks] for view, keys in VIEWS.items()},
     }
 
 
