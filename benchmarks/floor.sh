@@ -13,7 +13,7 @@ python3 -m venv /opt/trainyard/uv
 export UV_CACHE_DIR=/opt/trainyard/cache/uv PATH="/opt/trainyard/uv/bin:$PATH"
 for name in tensorflow pytorch keras paddle jax jupyterlab tensorboard; do
     uv venv --quiet --python /usr/bin/python3 "/opt/trainyard/envs/$name"
-    uv pip sync --quiet --require-hashes --find-links /srv/wheelhouse --python "/opt/trainyard/envs/$name/bin/python" "/tmp/floor/locks/$name.txt"
+    uv pip sync --quiet --require-hashes --compile-bytecode --find-links /srv/wheelhouse --python "/opt/trainyard/envs/$name/bin/python" "/tmp/floor/locks/$name.txt"
 done
 printf 'PasswordAuthentication no\nPermitRootLogin no\n' >/etc/ssh/sshd_config.d/00-floor.conf
 sshd -t
