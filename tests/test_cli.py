@@ -75,6 +75,22 @@ def test_systemd_gets_a_tree_of_its_own_on_either_version_of_cgroups(tmp_path: P
     assert containers.systemd_arguments("n", tmp_path)["volumes"] == ["/sys/fs/cgroup/trainyard/n:/sys/fs/cgroup:rw"]
 
 
+def test_where_the_kernel_uses_apparmor_docker_gets_its_parser_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[dict[str, str]] = []
+    monkeypatch.setattr(containers, "APPARMOR", tmp_path / "enabled")
+    monkeypatch.setattr(containers, "_answering_client", lambda: "a client" if len(asked) else None)
+    monkeypatch.setattr(containers.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(containers, "install", asked.append)
+    monkeypatch.setattr(containers.subprocess, "run", lambda *_words, **_more: None)
+    monkeypatch.setattr(containers.subprocess, "Popen", lambda *_words, **_more: None)
+    monkeypatch.setattr(containers, "DAEMON_LOG", tmp_path / "log")
+    containers.connect()
+    assert "apparmor_parser" not in asked.pop()
+    (tmp_path / "enabled").write_text("Y\n")
+    containers.connect()
+    assert asked.pop()["apparmor_parser"] == "apparmor"
+
+
 def test_a_changed_recipe_makes_another_image(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     before = containers.Image("bookworm").tag
     assert before != containers.Image("trixie").tag

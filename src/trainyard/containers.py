@@ -31,6 +31,7 @@ LABEL = "trainyard.lab"
 ADMIN = "admin"
 RECIPE = REPOSITORY / "images" / "node" / "Dockerfile"
 DAEMON_LOG = Path("/var/log/trainyard-dockerd.log")
+APPARMOR = Path("/sys/module/apparmor/parameters/enabled")
 INOTIFY_INSTANCES = Path("/proc/sys/fs/inotify/max_user_instances")
 INOTIFY_WANTED = 1024  # each systemd takes several; the kernel's default of 128 stops at about 22 containers
 
@@ -51,7 +52,7 @@ def connect() -> docker.DockerClient:
             "The Docker daemon does not answer. Start it with `sudo systemctl start docker`, and join its group with "
             "`sudo usermod -aG docker $USER`, then log in anew."
         )
-    install({"dockerd": "docker.io", "iptables": "iptables"})
+    install({"dockerd": "docker.io", "iptables": "iptables", **({"apparmor_parser": "apparmor"} if _apparmor_is_on() else {})})
     if Path("/run/systemd/system").is_dir():
         subprocess.run(["systemctl", "start", "docker"], check=False, capture_output=True)
     else:
@@ -66,6 +67,14 @@ def connect() -> docker.DockerClient:
     raise TrainyardError(
         f"The Docker daemon was started but does not answer within a minute; its log is {DAEMON_LOG} or `journalctl -u docker`."
     )
+
+
+def _apparmor_is_on() -> bool:
+    """Say whether the kernel uses AppArmor: Docker then starts no container without its parser, which its package only recommends."""
+    try:
+        return APPARMOR.read_text().strip() == "Y"
+    except OSError:
+        return False
 
 
 def _answering_client() -> docker.DockerClient | None:
@@ -101,7 +110,7 @@ class Image:
         try:
             client.images.get(self.tag)
         except ImageNotFound:
-            base = os.environ.get("TRAINYARD_BASE_IMAGE") or self._bootstrap(client, say)
+            base = os.environ.get("TRAINYARD_BASE_IMAGE") or self.bootstrap(client, say)
             say(f"building the node image {self.tag}")
             try:
                 client.images.build(path=str(RECIPE.parent), tag=self.tag, buildargs={"BASE": base}, rm=True, forcerm=True)
@@ -115,7 +124,12 @@ class Image:
         """Return the name and tag of the base layer that is made here."""
         return f"trainyard/base:{self.release}"
 
-    def _bootstrap(self, client: docker.DockerClient, say: Say) -> str:
+    def bootstrap(self, client: docker.DockerClient, say: Say = print) -> str:
+        """Make the base layer from the distribution's archive unless it is there, and return its name and tag.
+
+        Raises:
+            TrainyardError: it could not be made; carries the end of what was said.
+        """
         try:
             client.images.get(self.base)
         except ImageNotFound:

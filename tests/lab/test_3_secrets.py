@@ -24,9 +24,13 @@ cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n' | gre
 rm /dev/shm/canary
 """
 
+# What is set, and the task that fails of it.
 FAILING = {
-    "a task that fails later": {"tensorboard_port": 22},
-    "an undefined template": {"jupyter_listen": "{{ nowhere_defined ~ jupyter_password }}"},
+    "the task that has it": ({"jupyter_environment": "/opt/trainyard/envs/nowhere"}, "jupyter : Keep the hash of the password"),
+    "an undefined template": (
+        {"jupyter_listen": "{{ nowhere_defined ~ jupyter_password }}"},
+        "jupyter : Refuse what would not be safe, or not be possible",
+    ),
 }
 
 
@@ -53,9 +57,11 @@ def test_nothing_shows_the_secret(nodes: Lab, variables: Path, words: list[str])
 
 @pytest.mark.parametrize("case", FAILING)
 def test_failures_do_not_show_it_either(nodes: Lab, variables: Path, case: str) -> None:
-    done = site("-vvv", "--diff", "--limit", "node2", "-e", f"@{variables}", "-e", json.dumps(FAILING[case]))
+    values, task = FAILING[case]
+    done = site("-vvv", "--diff", "--limit", "node2", "-e", f"@{variables}", "-e", json.dumps(values))
     try:
         assert done.status != 0
+        assert done.results[task, "node2"].get("failed"), done.results.keys()
         assert CANARY not in done.text
     finally:
         assert site("--limit", "node2").status == 0

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from tests.web_service import WebService
+
 PASSWORD = "Birnen-im-Brunnen-42"
-UNIT = "trainyard-tensorboard.service"
-FOLDER = "/etc/trainyard/tensorboard"
 PYTHON = "/opt/trainyard/envs/tensorboard/bin/python"
 
 # Runs on the node, over TLS that trusts the service's own certificate and nothing else.
@@ -54,28 +54,19 @@ def ask(host: Any, credentials: str, path: str) -> tuple[int, str]:
     return status, body
 
 
-def main_pid(host: Any) -> str:
-    return str(host.check_output("systemctl show -P MainPID %s", UNIT))
+class TestService(WebService):
+    name = "tensorboard"
+    password = PASSWORD
+    process = "tensorboard_server.py"
 
+    def answers(self, host: Any) -> bool:
+        return ask(host, f"lab:{PASSWORD}", "/data/environment")[0] == 200
 
-def test_it_runs_now_and_after_a_reboot(host: Any) -> None:
-    service = host.service("trainyard-tensorboard")
-    assert service.is_running
-    assert service.is_enabled
-
-
-def test_it_runs_as_an_account_without_rights(host: Any) -> None:
-    status = dict(line.split(":", 1) for line in host.check_output("cat /proc/%s/status", main_pid(host)).splitlines() if ":" in line)
-    assert "0" not in status["Uid"].split()
-    assert {int(status[name], 16) for name in ("CapPrm", "CapEff", "CapBnd", "CapAmb")} == {0}
-    assert status["NoNewPrivs"].strip() == "1"
-
-
-def test_it_opens_one_port_on_loopback_alone(host: Any) -> None:
-    pid = main_pid(host)
-    listening = [line.split()[3] for line in host.check_output("ss -Htlnp").splitlines() if f"pid={pid}," in line or ":6006" in line]
-    assert listening == ["127.0.0.1:6006"]
-    assert host.check_output("sh -c 'cat /proc/%s/task/*/children'", pid).strip() == ""
+    def test_it_opens_one_port_on_loopback_alone(self, host: Any) -> None:
+        pid = self.main_pid(host)
+        listening = [line.split()[3] for line in host.check_output("ss -Htlnp").splitlines() if f"pid={pid}," in line or ":6006" in line]
+        assert listening == ["127.0.0.1:6006"]
+        assert host.check_output("sh -c 'cat /proc/%s/task/*/children'", pid).strip() == ""
 
 
 @pytest.mark.parametrize(
@@ -119,33 +110,6 @@ def test_a_client_that_says_nothing_holds_up_nobody(host: Any) -> None:
     assert time.monotonic() - started < 10
 
 
-def test_the_secrets_are_roots_alone(host: Any) -> None:
-    for name in ("password", "tls.pem"):
-        file = host.file(f"{FOLDER}/{name}")
-        assert (file.user, file.group, file.mode) == ("root", "root", 0o600)
-    assert host.file("/run/trainyard-tensorboard").mode & 0o777 == 0o700
-    assert host.file(f"{FOLDER}/password").content_string.startswith("$argon2id$")
-
-
-def test_the_password_is_nowhere_in_the_clear(host: Any) -> None:
-    processes = host.run("sh -c 'cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ'").stdout
-    assert "tensorboard_server.py" in processes
-    assert PASSWORD not in processes
-    here = "/etc /var /tmp /run /srv /opt/trainyard /root /home /usr/local"
-    assert host.run(f"grep -rlaF -e %s {here}", PASSWORD).stdout == ""
-    assert host.run("journalctl --no-pager | grep -F -e %s", PASSWORD).stdout == ""
-
-
 def test_everybody_may_log_and_nobody_may_take_anothers_run_away(host: Any) -> None:
     folder = host.file("/srv/tensorboard")
     assert (folder.user, folder.mode) == ("root", 0o1777)
-
-
-def test_it_is_there_again_after_it_crashed(host: Any) -> None:
-    before = main_pid(host)
-    host.check_output("kill -KILL %s", before)
-    deadline = time.monotonic() + 60
-    while host.run("systemctl is-active %s", UNIT).stdout.strip() != "active" or main_pid(host) in {"0", before}:
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
-    assert ask(host, f"lab:{PASSWORD}", "/data/environment")[0] == 200

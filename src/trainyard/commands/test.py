@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.molecule:
         return checks.run([checks.molecule(arguments.molecule, arguments.release, arguments.command.split())])
     if arguments.faults:
-        return checks.run([checks.Step("faults", [sys.executable, "-m", "pytest", "-q", "-m", "faults", "tests/faults"], alone=True)])
+        return checks.run([checks.Step("faults", [sys.executable, "-m", "pytest", "-q", "-s", "-m", "faults", "tests/faults"], alone=True)])
     steps = []
     if arguments.quick or not (arguments.nodes or arguments.lab):
         steps += checks.quick()

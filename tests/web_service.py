@@ -1,0 +1,74 @@
+"""What holds for each of our web services on a node; a Molecule scenario's tests subclass it and say which service is meant."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+
+class WebService:
+    """A service behind TLS and a password.
+
+    Attributes:
+        name: what follows ``trainyard-`` in its unit, and its folder below /etc/trainyard.
+        password: what the scenario set.
+        process: words by which one of its processes is known.
+    """
+
+    name: str
+    password: str
+    process: str
+
+    @property
+    def unit(self) -> str:
+        """Return the name of its unit."""
+        return f"trainyard-{self.name}.service"
+
+    @property
+    def folder(self) -> str:
+        """Return the folder of its configuration."""
+        return f"/etc/trainyard/{self.name}"
+
+    def answers(self, host: Any) -> bool:
+        """Say whether it lets somebody in who knows the password."""
+        raise NotImplementedError
+
+    def main_pid(self, host: Any) -> str:
+        """Return the number of its first process."""
+        return str(host.check_output("systemctl show -P MainPID %s", self.unit))
+
+    def test_it_runs_now_and_after_a_reboot(self, host: Any) -> None:
+        service = host.service(self.unit)
+        assert service.is_running
+        assert service.is_enabled
+
+    def test_it_runs_as_an_account_without_rights(self, host: Any) -> None:
+        lines = host.check_output("cat /proc/%s/status", self.main_pid(host)).splitlines()
+        status = dict(line.split(":", 1) for line in lines if ":" in line)
+        assert "0" not in status["Uid"].split()
+        assert {int(status[name], 16) for name in ("CapPrm", "CapEff", "CapBnd", "CapAmb")} == {0}
+        assert status["NoNewPrivs"].strip() == "1"
+
+    def test_the_secrets_are_roots_alone(self, host: Any) -> None:
+        for name in ("password", "tls.pem"):
+            file = host.file(f"{self.folder}/{name}")
+            assert (file.user, file.group, file.mode) == ("root", "root", 0o600)
+        assert host.file(f"/run/trainyard-{self.name}").mode & 0o777 == 0o700
+        assert host.file(f"{self.folder}/password").content_string.startswith("$argon2id$")
+
+    def test_the_password_is_nowhere_in_the_clear(self, host: Any) -> None:
+        processes = host.run("sh -c 'cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ'").stdout
+        assert self.process in processes
+        assert self.password not in processes
+        here = "/etc /var /tmp /run /srv /opt/trainyard /root /home /usr/local"
+        assert host.run(f"grep -rlaF -e %s {here}", self.password).stdout == ""
+        assert host.run("journalctl --no-pager | grep -F -e %s", self.password).stdout == ""
+
+    def test_it_is_there_again_after_it_crashed(self, host: Any) -> None:
+        before = self.main_pid(host)
+        host.check_output("kill -KILL %s", before)
+        deadline = time.monotonic() + 60
+        while host.run("systemctl is-active %s", self.unit).stdout.strip() != "active" or self.main_pid(host) in {"0", before}:
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+        assert self.answers(host)
