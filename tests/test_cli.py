@@ -72,7 +72,8 @@ def test_an_interruption_ends_with_130(monkeypatch: pytest.MonkeyPatch, tmp_path
 def test_systemd_gets_a_tree_of_its_own_on_either_version_of_cgroups(tmp_path: Path) -> None:
     assert containers.systemd_arguments("n", tmp_path)["volumes"] == ["/sys/fs/cgroup/systemd/trainyard/n:/sys/fs/cgroup/systemd:rw"]
     (tmp_path / "cgroup.controllers").touch()
-    assert containers.systemd_arguments("n", tmp_path)["volumes"] == ["/sys/fs/cgroup/trainyard/n:/sys/fs/cgroup:rw"]
+    assert containers.systemd_arguments("n", tmp_path)["volumes"] == []
+    assert containers.systemd_arguments("n", tmp_path)["cgroupns"] == "private"
 
 
 def test_where_the_kernel_uses_apparmor_docker_gets_its_parser_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

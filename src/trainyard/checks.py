@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -97,7 +98,7 @@ def molecule(scenario: str, release: str = "bookworm", command: Sequence[str] = 
     wheelhouse = next((word for word in os.environ.get("PIP_FIND_LINKS", "").split() if Path(word).is_dir()), str(STATE / "wheelhouse"))
     Path(wheelhouse).mkdir(parents=True, exist_ok=True)
     instance = f"trainyard-{scenario}-{release}".replace("_", "-")
-    volumes = systemd_arguments(instance)["volumes"]
+    volumes = [*systemd_arguments(instance)["volumes"], f"{wheelhouse}:/srv/wheelhouse:ro"]
     return Step(
         f"molecule-{scenario}-{release}",
         [_bin("molecule"), *command, "-s", scenario],
@@ -105,8 +106,7 @@ def molecule(scenario: str, release: str = "bookworm", command: Sequence[str] = 
             "TRAINYARD_ROLE": max(roles, key=len),
             "TRAINYARD_INSTANCE": instance,
             "TRAINYARD_IMAGE": Image(release).tag,
-            "TRAINYARD_CGROUP_VOLUME": volumes[0] if isinstance(volumes, list) else "",
-            "TRAINYARD_WHEELHOUSE": wheelhouse,
+            "TRAINYARD_VOLUMES": json.dumps(volumes),
             "MOLECULE_EPHEMERAL_DIRECTORY": str(LOGS / f"molecule-{scenario}-{release}"),
             "ANSIBLE_CONFIG": "",  # Molecule writes its own
         },

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import docker
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
@@ -31,6 +32,7 @@ LABEL = "trainyard.lab"
 ADMIN = "admin"
 RECIPE = REPOSITORY / "images" / "node" / "Dockerfile"
 DAEMON_LOG = Path("/var/log/trainyard-dockerd.log")
+BOOT_SECONDS = 90
 APPARMOR = Path("/sys/module/apparmor/parameters/enabled")
 INOTIFY_INSTANCES = Path("/proc/sys/fs/inotify/max_user_instances")
 INOTIFY_WANTED = 1024  # each systemd takes several; the kernel's default of 128 stops at about 22 containers
@@ -145,31 +147,29 @@ class Image:
         return self.base
 
 
-def systemd_arguments(name: str, cgroup_root: Path = Path("/sys/fs/cgroup")) -> dict[str, object]:
+def systemd_arguments(name: str, cgroup_root: Path = Path("/sys/fs/cgroup")) -> dict[str, Any]:
     """Return what `docker run` needs so that systemd is PID 1 in the container of that name, for the cgroup version of this host.
 
-    Each container has a part of the cgroup tree of its own, /trainyard/NAME, which it sees as the whole tree. Without that, the systemds of
-    all containers would share the host's: one that shuts down takes the others' cgroups along.
+    Each container has a part of the cgroup tree of its own, which it sees as the whole tree: with version 2 Docker's, with version 1
+    /trainyard/NAME. Without that, the systemds of all containers would share the host's: one that shuts down takes the others' along.
     """
     version_2 = (cgroup_root / "cgroup.controllers").exists()
-    tree = "/sys/fs/cgroup" if version_2 else "/sys/fs/cgroup/systemd"
     return {
         "cap_add": ["SYS_ADMIN", "NET_ADMIN", "SYS_NICE"],
         "security_opt": ["seccomp=unconfined", "apparmor=unconfined"],
         "tmpfs": {"/run": "", "/run/lock": ""},
         "stop_signal": "SIGRTMIN+3",
         "cgroupns": "private",
-        "volumes": [f"{tree}/trainyard/{name}:{tree}:rw"],
+        "volumes": [] if version_2 else [f"/sys/fs/cgroup/systemd/trainyard/{name}:/sys/fs/cgroup/systemd:rw"],
     }
 
 
 def _remove_cgroup(name: str) -> None:
-    """Remove what a container's systemd made in the cgroup tree; the kernel refuses to remove what is still in use."""
-    for tree in ("", "systemd"):
-        top = Path("/sys/fs/cgroup", tree, "trainyard", name)
-        for folder in [*sorted((path for path in top.rglob("*") if path.is_dir()), reverse=True), top]:
-            with suppress(OSError):
-                folder.rmdir()
+    """Remove what a container's systemd made in the tree of version 1; the kernel refuses to remove what is still in use."""
+    top = Path("/sys/fs/cgroup/systemd/trainyard", name)
+    for folder in [*sorted((path for path in top.rglob("*") if path.is_dir()), reverse=True), top]:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 @dataclass
@@ -309,8 +309,7 @@ class Lab:
         except NotFound:
             self.say(f"booting {node}")
             arguments = systemd_arguments(name)
-            volumes = list(arguments.pop("volumes"))  # type: ignore[call-overload]
-            volumes += [f"{source}:{target}:ro" for source, target in self.mounts.items()]
+            volumes = [*arguments.pop("volumes"), *(f"{source}:{target}:ro" for source, target in self.mounts.items())]
             container = self.client.containers.create(
                 tag,
                 name=name,
@@ -330,11 +329,18 @@ class Lab:
 
     def _wait(self, node: str) -> None:
         """Wait until systemd has started sshd, then let our key in."""
-        deadline = time.monotonic() + 90
-        while "active" not in self.execute(node, ["systemctl", "is-active", "ssh.service", "ssh.socket"], check=False).split():
-            if time.monotonic() > deadline:
-                log = self._container(node).logs(tail=20).decode(errors="replace")
-                raise TrainyardError(f"The node {node} did not boot within 90 seconds. Its last words:\n{log}")
+        deadline = time.monotonic() + BOOT_SECONDS
+        while True:
+            with suppress(APIError):  # it stopped just now
+                if "active" in self.execute(node, ["systemctl", "is-active", "ssh.service", "ssh.socket"], check=False).split():
+                    break
+            container = self._container(node)
+            if container.status != "running" or time.monotonic() > deadline:
+                log = container.logs(tail=20).decode(errors="replace")
+                raise TrainyardError(
+                    f"The node {node} did not boot within {BOOT_SECONDS} seconds: "
+                    f"its container is {container.status}. Its last words:\n{log}"
+                )
             time.sleep(0.3)
         self._authorize(node)
 
