@@ -339,7 +339,7 @@ class Lab:
                 log = container.logs(tail=20).decode(errors="replace")
                 raise TrainyardError(
                     f"The node {node} did not boot within {BOOT_SECONDS} seconds: "
-                    f"its container is {container.status}. Its last words:\n{log}"
+                    f"its container is {container.status}. To make all nodes anew: ./trainyard down, then up. Its last words:\n{log}"
                 )
             time.sleep(0.3)
         self._authorize(node)
