@@ -19,14 +19,27 @@ def run(*words: str) -> str:
 
 
 def entry(path: Path) -> list[str]:
-    """Return a file's mode, owner and digest; of what lies in site-packages only that it is there."""
+    """Return a file's mode, owner and digest of its content."""
     info = path.lstat()
     digest = ""
     if path.is_symlink():
         digest = str(path.readlink())
-    elif path.is_file() and "site-packages" not in path.parts:
+    elif path.is_file():
         digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     return [oct(info.st_mode), str(info.st_uid), digest]
+
+
+def tree(top: str) -> list[str]:
+    """Return a digest of the names, modes and owners in an installed package, compiled modules left out."""
+    digest, count = hashlib.sha256(), 0
+    for folder, names, leaves in os.walk(top):
+        names[:] = sorted(name for name in names if name != "__pycache__")
+        for name in [*names, *sorted(leaves)]:
+            if not name.endswith(".pyc"):
+                info = os.lstat(f"{folder}/{name}")
+                digest.update(f"{folder}/{name} {info.st_mode} {info.st_uid}\n".encode())
+                count += 1
+    return [f"{count} files", digest.hexdigest()[:16]]
 
 
 def unit(name: str) -> dict[str, str]:
@@ -37,13 +50,16 @@ def unit(name: str) -> dict[str, str]:
 
 def main() -> None:
     """Print the state."""
-    files = set()
+    files: dict[str, list[str]] = {}
     for top in TOPS:
         for folder, names, leaves in os.walk(top):
             names[:] = [name for name in names if name != ".cache"]  # gigabytes, and nobody's configuration
-            files |= {Path(folder) / name for name in names + leaves}
+            if folder.endswith("/site-packages"):
+                files |= {f"{folder}/{name}": tree(f"{folder}/{name}") for name in names}
+                names.clear()
+            files |= {f"{folder}/{name}": entry(Path(folder, name)) for name in names + leaves}
     state = {
-        "files": {str(path): entry(path) for path in sorted(files)},
+        "files": files,
         "units": {name: unit(name) for name in UNITS},
         "sshd": dict(line.split(" ", 1) for line in run("sshd", "-T").splitlines() if " " in line),
         "listening": sorted({line.split()[3] for line in run("ss", "-Hltn").splitlines()}),

@@ -34,10 +34,15 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def before(nodes: Lab) -> dict[str, Any]:
+    """A node before anything was refused."""
+    return state.of(nodes, "head")
+
+
 @pytest.mark.parametrize("case", CASES)
-def test_refused_by_name_and_nothing_changed(nodes: Lab, case: str) -> None:
+def test_refused_by_name_and_nothing_changed(nodes: Lab, before: dict[str, Any], case: str) -> None:
     variables, says = CASES[case]
-    before = state.of(nodes, "head")
     refused = site("-e", json.dumps(variables))
     assert refused.status != 0
     for words in says:
