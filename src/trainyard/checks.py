@@ -15,7 +15,7 @@ from pathlib import Path
 
 from trainyard.containers import Image, connect, systemd_arguments
 from trainyard.errors import TrainyardError
-from trainyard.paths import REPOSITORY, STATE
+from trainyard.paths import CHECKOUT, REPOSITORY, STATE
 from trainyard.progress import console
 from trainyard.system import install
 
@@ -97,7 +97,7 @@ def molecule(scenario: str, release: str = "bookworm", command: Sequence[str] = 
     roles = [path.name for path in (REPOSITORY / "roles").iterdir() if scenario == path.name or scenario.startswith(path.name + "_")]
     wheelhouse = next((word for word in os.environ.get("PIP_FIND_LINKS", "").split() if Path(word).is_dir()), str(STATE / "wheelhouse"))
     Path(wheelhouse).mkdir(parents=True, exist_ok=True)
-    instance = f"trainyard-{scenario}-{release}".replace("_", "-")
+    instance = f"trainyard-{scenario}-{release}-{CHECKOUT}".replace("_", "-")
     volumes = [*systemd_arguments(instance)["volumes"], f"{wheelhouse}:/srv/wheelhouse:ro"]
     return Step(
         f"molecule-{scenario}-{release}",

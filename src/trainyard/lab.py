@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 
 from trainyard.containers import Image, Lab, Say
-from trainyard.paths import REPOSITORY, STATE
+from trainyard.paths import CHECKOUT, REPOSITORY, STATE
 
 INVENTORY = REPOSITORY / "inventory" / "lab"
 HERE = STATE / "lab"
@@ -25,5 +24,4 @@ def lab(say: Say = print) -> Lab:
     wheelhouse = next((path for path in named if path.is_dir()), HERE / "wheelhouse")
     if wheelhouse.is_relative_to(HERE):
         wheelhouse.mkdir(parents=True, exist_ok=True)
-    checkout = hashlib.sha256(str(REPOSITORY).encode()).hexdigest()[:6]  # two checkouts on one machine have a lab each
-    return Lab(f"lab-{checkout}", NODES, HERE, Image(), {wheelhouse.resolve(): WHEELHOUSE}, say)
+    return Lab(f"lab-{CHECKOUT}", NODES, HERE, Image(), {wheelhouse.resolve(): WHEELHOUSE}, say)

@@ -13,7 +13,7 @@ from typing import Any
 from tests.faults import state
 from tests.support import BIN, ansible_playbook, inventory_of
 from trainyard.containers import Lab
-from trainyard.paths import REPOSITORY
+from trainyard.paths import CHECKOUT, REPOSITORY
 
 # Small, but every role has its part: one environment with its proof, both services, the hardened sshd.
 VARIABLES: dict[str, Any] = {
@@ -82,7 +82,7 @@ class Round:
 def bare(name: str, folder: Path, wheelhouse: Path, variables: Mapping[str, Any] = VARIABLES) -> Round:
     """Boot a bare node under a lab's name, in place of one that was there."""
     folder.mkdir(parents=True, exist_ok=True)
-    lab = Lab(name, ["head"], folder / "lab", mounts={wheelhouse: "/srv/wheelhouse"}, say=lambda _text: None)
+    lab = Lab(f"{name}-{CHECKOUT}", ["head"], folder / "lab", mounts={wheelhouse: "/srv/wheelhouse"}, say=lambda _text: None)
     lab.down()
     lab.up()
     return Round(lab, folder, variables)

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from trainyard.containers import LABEL, Image, Lab, connect
-from trainyard.paths import REPOSITORY
+from trainyard.paths import CHECKOUT, REPOSITORY
 
 pytestmark = pytest.mark.nodes
 
-NAME = "test-containers"
+NAME = f"test-containers-{CHECKOUT}"
 BOOT = f"""
 import sys
 from pathlib import Path

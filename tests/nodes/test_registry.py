@@ -19,6 +19,7 @@ from docker.errors import ImageNotFound
 
 from trainyard import containers
 from trainyard.containers import Image, Lab, connect
+from trainyard.paths import CHECKOUT
 
 pytestmark = pytest.mark.nodes
 
@@ -85,7 +86,7 @@ def test_the_base_layer_comes_from_a_registry_and_the_rest_of_the_recipe_is_the_
     monkeypatch.setattr(containers, "RECIPE", recipe)
     monkeypatch.setenv("TRAINYARD_BASE_IMAGE", name)
     tag = Image().tag
-    lab = Lab("test-registry", ["head"], tmp_path / "state", say=lambda _text: None)
+    lab = Lab(f"test-registry-{CHECKOUT}", ["head"], tmp_path / "state", say=lambda _text: None)
     try:
         base.tag(name)
         client.images.push(name)

@@ -38,8 +38,8 @@ else:
     def _compiled(source, mode):
         return compile(source, "<module>", mode)
 
-    def _compile(source, _name, mode):
-        return _compiled(source, mode)
+    def _compile(source, name, mode, *more, **options):
+        return compile(source, name, mode, *more, **options) if more or options else _compiled(source, mode)
 
     class StrategyModule(StrategyMixin, LinearStrategy):  # type: ignore[no-redef]
         """Ansible's linear strategy with Mitogen's transport.
