@@ -29,7 +29,7 @@ FAILING = {
     "the task that has it": ({"jupyter_environment": "/opt/trainyard/envs/nowhere"}, "jupyter : Keep the hash of the password"),
     "an undefined template": (
         {"jupyter_listen": "{{ nowhere_defined ~ jupyter_password }}"},
-        "jupyter : Refuse what would not be safe, or not be possible",
+        "jupyter : Validating arguments against arg spec 'check' - Refuse what the role could not do, before anything changes",
     ),
 }
 
