@@ -24,10 +24,10 @@ def test_help_shows_every_verb_and_examples(capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.parametrize("words", [[], ["fly"], ["apply"], ["verify"], ["test", "--quick", "--lab"]])
-def test_unusable_words_end_with_2(words: list[str]) -> None:
+def test_unusable_words_end_with_64(words: list[str]) -> None:
     with pytest.raises(SystemExit) as end:
         cli.main(words)
-    assert end.value.code == 2
+    assert end.value.code == 64
 
 
 def test_an_inventory_that_is_not_there_is_said(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
-from trainyard.commands import apply, down, test, up, verify
-from trainyard.errors import TrainyardError
+from trainyard.commands import apply, down, resolve, test, up, verify
+from trainyard.errors import TrainyardError, UsageError
 
-VERBS = (up, down, apply, verify, test)
+VERBS = (up, down, resolve, apply, verify, test)
+USAGE = 64  # EX_USAGE of sysexits.h
 
 EXAMPLES = """\
 examples:
   ./trainyard up                                a lab of three nodes on this machine, trained and proven
+  ./trainyard resolve --gpu a100 --os debian-12 --framework pytorch
+                                                what fits a machine, and why
   ./trainyard apply -i inventory/mylab --check  what would change on your own servers
   ./trainyard apply -i inventory/mylab          bring them there
   ./trainyard verify -i inventory/mylab         train every framework again and say what works
@@ -21,9 +25,18 @@ examples:
 """
 
 
-def parser() -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """An argument parser that ends with 64 for unusable words, since 2 is an answer of the resolver."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and end."""
+        self.print_usage(sys.stderr)
+        self.exit(USAGE, f"{self.prog}: {message}\n")
+
+
+def parser() -> Parser:
     """Return the parser of all verbs."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="trainyard",
         description="Turns bare Linux machines into a deep-learning lab that provably trains.",
         epilog=EXAMPLES,
@@ -39,12 +52,15 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit status.
 
     Returns:
-        0 when all went well; 1 when a node did not converge, a proof failed or something the user can mend is wrong; 2 for unusable words;
-        130 when interrupted.
+        0 when all went well; 1 when a node did not converge, a proof failed or something the user can mend is wrong; 2 when wishes clash;
+        64 for unusable words; 130 when interrupted.
     """
     arguments = parser().parse_args(words)
     try:
         return int(arguments.run(arguments))
+    except UsageError as error:
+        print(f"trainyard: {error}", file=sys.stderr)
+        return USAGE
     except TrainyardError as error:
         print(f"trainyard: {error}", file=sys.stderr)
         return 1

@@ -1,0 +1,136 @@
+# Copyright (c) Trainyard contributors
+# Simplified BSD License (see https://opensource.org/licenses/BSD-2-Clause)
+"""Plans and explanations as plain data: what the filter returns and what ``--json`` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from ansible_collections.trainyard.core.plugins.plugin_utils._conflict import Explanation, Wish
+from ansible_collections.trainyard.core.plugins.plugin_utils._gpu_catalog import Catalog, dotted
+from ansible_collections.trainyard.core.plugins.plugin_utils._plan import NodePlan, Placed, Plan, Reason
+
+
+def plan_data(catalog: Catalog, plan: Plan) -> dict[str, Any]:
+    """Return a plan: per node its driver, CUDA, cuDNN, NCCL and environments, each with reasons; then the view over the fleet."""
+    return {
+        "nodes": {node.node.name: _node(catalog, node) for node in plan.nodes},
+        "fleet": {
+            "environments": {name: fleet_view(plan, name) for name in _names(plan)},
+            "held_back": [
+                {
+                    "environment": one.environment,
+                    "by": list(one.nodes),
+                    "now": list(one.now.requirements),
+                    "could_be": list(one.could_be.requirements),
+                }
+                for one in plan.held_back
+            ],
+            "split": list(plan.split),
+        },
+    }
+
+
+def explanation_data(catalog: Catalog, explanation: Explanation) -> dict[str, Any]:
+    """Return why there is no plan: each smallest set of clashing wishes, and the nearest set that works."""
+    return {
+        "conflicts": [
+            {"wishes": [wish.text for wish in one.wishes], "nodes": list(one.nodes), "reasons": _reasons(one.reasons)}
+            for one in explanation.conflicts
+        ],
+        "nearest": {
+            "changes": [wish.change for wish in explanation.changes],
+            "plan": plan_data(catalog, explanation.plan) if explanation.plan else None,
+        },
+    }
+
+
+def conflict_sentences(explanation: Explanation) -> list[str]:
+    """Return the clashes and the way out, a sentence each."""
+    made = []
+    for one in explanation.conflicts:
+        because = "; ".join(str(reason) for reason in one.reasons[:4])
+        made.append(f"On {_some(one.nodes)} these cannot be had together: {_list(one.wishes)}. Because {because}.")
+    if explanation.changes:
+        made.append(f"The nearest that works: {', and '.join(wish.change for wish in explanation.changes)}.")
+    return made
+
+
+def fleet_view(plan: Plan, name: str) -> list[dict[str, Any]]:
+    """Return the wheel sets of an environment, each with the nodes that get it."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for node in plan.nodes:
+        for placed in node.environments:
+            if placed.environment == name:
+                found.setdefault(placed.wheels.requirements, []).append(node.node.name)
+    return [{"requirements": list(requirements), "nodes": nodes} for requirements, nodes in found.items()]
+
+
+def _names(plan: Plan) -> list[str]:
+    return list(dict.fromkeys(placed.environment for node in plan.nodes for placed in node.environments))
+
+
+def _node(catalog: Catalog, plan: NodePlan) -> dict[str, Any]:
+    driver = plan.driver
+    return {
+        "os": plan.node.system.name,
+        "gpus": [
+            {"name": gpu.name, "architecture": gpu.architecture.name, "compute_capability": dotted(gpu.capability)}
+            for gpu in plan.node.gpus
+        ],
+        "driver": None
+        if driver is None
+        else {
+            "branch": driver.branch.branch,
+            "version": driver.version,
+            "modules": driver.modules,
+            "source": driver.source,
+            "signed_modules": driver.signed,
+            "keep": driver.source == "installed",
+        },
+        "cuda": [row.version for row in plan.toolkits],
+        "cudnn": plan.cudnn.version if plan.cudnn else "",
+        "nccl": plan.nccl,
+        "environments": {placed.environment: _placed(catalog, placed) for placed in plan.environments},
+        "warnings": list(plan.warnings),
+        "reasons": _reasons(plan.reasons),
+    }
+
+
+def _placed(catalog: Catalog, placed: Placed) -> dict[str, Any]:
+    wheels = placed.wheels
+    indexes = {name: catalog.indexes.get(name, "") for choice in wheels.choices if (name := choice.build.index)}
+    return {
+        "device": wheels.device,
+        "versions": dict(wheels.versions),
+        "builds": {choice.release.framework: choice.build.name for choice in wheels.choices},
+        "requirements": list(wheels.requirements),
+        "indexes": indexes,
+        "python": placed.python,
+        "python_from": "conda" if placed.conda else "system",
+        "cuda": wheels.cuda,
+        "cudnn": wheels.cudnn,
+        "bundled": wheels.bundled,
+        "warnings": list(placed.warnings),
+        "reasons": _reasons(placed.reasons),
+    }
+
+
+def _reasons(reasons: Iterable[Reason]) -> list[dict[str, str]]:
+    return [
+        {
+            "text": str(reason),
+            **({"source": reason.fact.source, "seen": reason.fact.seen, "trust": reason.fact.trust} if reason.fact else {}),
+        }
+        for reason in reasons
+    ]
+
+
+def _list(wishes: Iterable[Wish]) -> str:
+    texts = [wish.text for wish in wishes]
+    return f"{', '.join(texts[:-1])} and {texts[-1]}" if len(texts) > 1 else "".join(texts)
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

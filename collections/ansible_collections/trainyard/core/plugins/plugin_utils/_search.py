@@ -1,0 +1,394 @@
+# Copyright (c) Trainyard contributors
+# Simplified BSD License (see https://opensource.org/licenses/BSD-2-Clause)
+"""The search for what fits: a node's drivers, and the newest wheel set of an environment for some nodes.
+
+Programs run on every driver that is new enough. So the one thing that environments share, the driver, need not be searched over: each
+environment is judged by the newest driver that its nodes can have, and the driver itself is chosen afterwards. What is left is one small
+search per environment, with backtracking over the frameworks in it, newest first. A general solver would want the same rows as clauses
+and could still not say in the field's words why something was left out, which is half of the answer here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ansible_collections.trainyard.core.plugins.plugin_utils._gpu_catalog import (
+    Build,
+    Capability,
+    Catalog,
+    Cudnn,
+    DriverBranch,
+    Fact,
+    Gpu,
+    dotted,
+    fits,
+    version,
+)
+from ansible_collections.trainyard.core.plugins.plugin_utils._plan import Choice, Driver, Environment, Node, Reason, WheelSet, Wishes
+
+DESIGNATIONS = ("long_term", "production", "new_feature", "developer", "legacy")
+"""Kinds of driver branches: first the ones for machines that nobody wants to touch often."""
+
+
+@dataclass
+class Search:
+    """One search: rows, wishes and the month ("2026-11"), with what was found out already."""
+
+    catalog: Catalog
+    wishes: Wishes
+    today: str
+    _drivers: dict[Any, tuple[Driver, ...]] = field(default_factory=dict)
+    _sets: dict[Any, WheelSet | None] = field(default_factory=dict)
+
+    def kind(self, node: Node) -> tuple[Any, ...]:
+        """Return what of a node matters here; nodes of one kind get the same answer."""
+        environments = frozenset(environment.name for environment in self.wishes.environments if environment.on(node))
+        return (node.system.name, tuple(sorted({gpu.capability for gpu in node.gpus})), node.driver, environments)
+
+    def drivers(self, node: Node) -> tuple[Driver, ...]:
+        """Return the drivers that a node may have, the preferred one first.
+
+        An installed one that will do comes before all others, unless the newest is wanted; with the policy ``never`` it is the only one.
+        """
+        kind = self.kind(node)
+        if kind not in self._drivers:
+            self._drivers[kind] = tuple(self.driver_candidates(node, []))
+        return self._drivers[kind]
+
+    def settle_for(self, node: Node, *drivers: Driver) -> None:
+        """Have nodes of this one's kind take one of these drivers from now on."""
+        self._drivers[self.kind(node)] = drivers
+        self._sets.clear()
+
+    def driver_candidates(self, node: Node, why_not: list[Reason]) -> list[Driver]:
+        """Return the drivers that a node may have, and add why it may not have the others."""
+        if not node.gpus:
+            return []
+        flavours = self.flavours(node, why_not)
+        found = []
+        for branch in self.catalog.branches if flavours else ():
+            problem = self._branch_problem(branch, node, flavours)
+            if problem:
+                why_not.append(problem)
+                continue
+            for source in node.system.sources:
+                offer = source.offer(branch)
+                if offer is None:
+                    continue
+                number, offered = offer
+                modules = [flavour for flavour in flavours if flavour in offered]
+                if self.wishes.sources and source.name not in self.wishes.sources:
+                    why_not.append(Reason(f"drivers may come from {' and '.join(self.wishes.sources)} only"))
+                elif not self._driver_pinned(branch, number):
+                    why_not.append(Reason(f"driver {self.wishes.pin('driver')} is asked for"))
+                elif not modules:
+                    words = f"comes without the {' or '.join(flavours)} kernel module from {source.name.replace('_', ' ')}"
+                    why_not.append(Reason(words, node.system.fact, "driver branch", str(branch.branch)))
+                else:
+                    found.append(Driver(branch, number, modules[0], source.name, source.signed))
+        order = [source.name for source in node.system.sources]
+
+        def rank(driver: Driver) -> tuple[Any, ...]:
+            branch, ended = driver.branch, driver.branch.ended(self.today)
+            return (ended, 0 if ended else DESIGNATIONS.index(branch.designation), -branch.branch, order.index(driver.source))
+
+        found.sort(key=rank)
+        return self._with_installed(node, found, flavours, why_not)
+
+    def _branch_problem(self, branch: DriverBranch, node: Node, flavours: Sequence[str]) -> Reason | None:
+        for gpu in node.gpus:
+            kind = gpu.architecture
+            if not kind.has_driver(branch.branch):
+                last = bool(kind.last_driver) and branch.branch > kind.last_driver
+                edge = f"R{kind.last_driver} is the last driver branch" if last else f"R{kind.first_driver} is the first driver branch"
+                return Reason(f"{edge} for {kind.title} ({gpu.name})", kind.fact)
+        if not set(flavours) & set(branch.modules):
+            return Reason(f"has no {' or '.join(flavours)} kernel module", branch.fact, "driver branch", str(branch.branch))
+        return None
+
+    def _driver_pinned(self, branch: DriverBranch, number: str) -> bool:
+        pin = self.wishes.pin("driver")
+        return fits(number or str(branch.branch), pin)
+
+    def _with_installed(self, node: Node, found: list[Driver], flavours: Sequence[str], why_not: list[Reason]) -> list[Driver]:
+        never = self.wishes.policy == "never"
+        if not node.driver:
+            if never:
+                why_not.append(Reason("no driver is installed, and none may be (driver policy: never)"))
+            return [] if never else found
+        number = int(version(node.driver).major)
+        unknown = DriverBranch(number, "new_feature", "", node.driver, ("open", "proprietary"), Fact("the node itself", "", "measured"))
+        branch = next((row for row in self.catalog.branches if row.branch == number), unknown)
+        problem = self._branch_problem(branch, node, flavours) if flavours else None
+        if not problem and not self._driver_pinned(branch, node.driver):
+            problem = Reason(f"driver {self.wishes.pin('driver')} is asked for, {node.driver} is installed")
+        installed = []
+        if problem:
+            why_not.append(problem)
+        elif flavours:
+            modules = next(flavour for flavour in flavours if flavour in branch.modules)
+            installed = [Driver(branch, node.driver, modules, "installed")]
+        if never:
+            if not installed:
+                why_not.append(Reason(f"the installed driver {node.driver} may not be changed (driver policy: never)"))
+            return installed
+        if self.wishes.policy == "newest":
+            newer = [driver for driver in found if driver.age > version(node.driver)]
+            return newer + installed + [driver for driver in found if driver not in newer]
+        return installed + found
+
+    def flavours(self, node: Node, why_not: list[Reason]) -> list[str]:
+        """Return the flavours of kernel module that drive all GPUs of a node, the preferred one first."""
+        first = node.gpus[0]
+        kind = first.architecture
+        common = [flavour for flavour in kind.modules if all(flavour in gpu.architecture.modules for gpu in node.gpus)]
+        if not common:
+            other = next(gpu for gpu in node.gpus if not set(gpu.architecture.modules) & set(kind.modules))
+            needs = [
+                f"{gpu.name} ({gpu.architecture.title}) needs the {' or '.join(gpu.architecture.modules)} one" for gpu in (first, other)
+            ]
+            why_not.append(Reason(f"a machine loads one flavour of the kernel module: {needs[0]}, {needs[1]}", kind.fact))
+        elif self.wishes.modules and self.wishes.modules not in common:
+            why_not.append(Reason(f"the {self.wishes.modules} kernel module does not drive {first.name} ({kind.title})", kind.fact))
+            return []
+        return [self.wishes.modules] if self.wishes.modules and common else common
+
+    def devices(self, environment: Environment, node: Node) -> tuple[str, ...]:
+        """Return what an environment may compute on there, the preferred device first."""
+        if environment.device in {"gpu", "cpu"}:
+            return (environment.device,)
+        if environment.device == "any":
+            return ("gpu", "cpu") if node.gpus else ("cpu",)
+        wanted = {self.catalog.frameworks[name].default_device for name in environment.frameworks}
+        return ("gpu",) if node.gpus and "gpu" in wanted else ("cpu",)
+
+    def pythons(self, node: Node) -> tuple[str, ...]:
+        """Return the Pythons that a node may use: its own first, then those that conda brings, newest first."""
+        pin = self.wishes.pin("python")
+        return tuple(text for text in dict.fromkeys((node.system.python, *self.catalog.pythons)) if fits(text, pin))
+
+    def wheels(
+        self, environment: Environment, nodes: Sequence[Node], device: str, versions: tuple[tuple[str, str], ...] = ()
+    ) -> WheelSet | None:
+        """Return the newest wheel set that runs on all of these nodes, of given versions where some are given."""
+        key = (environment.frameworks, device, versions, frozenset(self.kind(node) for node in nodes))
+        if key not in self._sets:
+            self._sets[key] = next(self.wheel_sets(environment, nodes, device, [], versions), None)
+        return self._sets[key]
+
+    def wheel_sets(
+        self,
+        environment: Environment,
+        nodes: Sequence[Node],
+        device: str,
+        why_not: list[Reason],
+        versions: tuple[tuple[str, str], ...] = (),
+    ) -> Iterator[WheelSet]:
+        """Yield the wheel sets that run on all of these nodes, the newest first; add why those before it were passed over."""
+        gpus: tuple[Gpu, ...] = ()
+        drivers: dict[str, Driver] = {}
+        made_for = 0
+        if device == "gpu":
+            gpus = tuple({gpu.capability: gpu for node in nodes for gpu in node.gpus}.values())
+            preferred = []
+            for node in nodes:
+                if not node.gpus:
+                    why_not.append(Reason(f"{node.name} has no GPU"))
+                    return
+                candidates = self.drivers(node)
+                if not candidates:
+                    self.driver_candidates(node, why_not)
+                    return
+                drivers[node.name] = max(candidates, key=lambda driver: driver.age)
+                preferred.append(candidates[0].branch.branch)
+            made_for = min(preferred)
+        own = [self.pythons(node) for node in nodes]
+        every = tuple(dict.fromkeys(python for some in own for python in some))
+        if not every:
+            why_not.append(Reason(f"no Python {self.wishes.pin('python')} is to be had; there are {', '.join(self.catalog.pythons)}"))
+        wanted = dict(versions)
+
+        def extend(pending: tuple[tuple[str, str], ...], chosen: tuple[Choice, ...], pythons: tuple[str, ...]) -> Iterator[WheelSet]:
+            if not pending:
+                yield from self._finish(chosen, gpus, drivers, made_for, why_not)
+                return
+            (name, needs), rest = pending[0], pending[1:]
+            for choice in [choice for choice in chosen if choice.release.framework == name]:
+                if fits(choice.release.version, needs):
+                    yield from extend(rest, chosen, pythons)
+                else:
+                    last = chosen[-1].release
+                    why_not.append(Reason(f"needs {self._name(name)} {needs}", last.fact, self._name(last.framework), last.version))
+                return
+            for choice in self._choices(name, device, gpus, why_not):
+                release, more = choice.release, (*chosen, choice)
+                if not fits(release.version, needs) or release.version != wanted.get(name, release.version):
+                    continue
+                left = tuple(python for python in pythons if fits(python, release.python))
+                if not all(any(python in left for python in some) for some in own):
+                    words = f"runs on Python {release.python}"
+                    words += f", not on {self.wishes.pin('python')}" if self.wishes.pin("python") else ""
+                    why_not.append(Reason(words, release.fact, self._name(name), release.version))
+                elif gpus and not self._cuda_lines(more, gpus):
+                    why_not.append(self._cuda_clash(more, gpus))
+                else:
+                    yield from extend(rest + release.requires, more, left)
+
+        order = [name for name in self.catalog.frameworks if name in environment.frameworks]  # whatever order they were named in
+        yield from extend(tuple((name, "") for name in order), (), every)
+
+    def _choices(self, name: str, device: str, gpus: Sequence[Gpu], why_not: list[Reason]) -> Iterator[Choice]:
+        """Yield the builds of a framework for a device: the newest release first, in it stable ones first, then the newest CUDA."""
+        framework, pin = self.catalog.frameworks[name], self.wishes.pin(name)
+        pinned = [release for release in framework.releases if fits(release.version, pin)]
+        if not pinned:
+            known = [release.version for release in framework.releases]
+            why_not.append(Reason(f"the catalogue has no {framework.title} {pin}; it has {known[-1]} to {known[0]}"))
+        for found in self._buildable(name, device, gpus):
+            if fits(found.version if isinstance(found, Reason) else found.release.version, pin):
+                if isinstance(found, Reason):
+                    why_not.append(found)
+                else:
+                    yield found
+
+    def _buildable(self, name: str, device: str, gpus: Sequence[Gpu]) -> list[Choice | Reason]:
+        """Return the builds of a framework for a device, or why one has no code for these GPUs; whatever the wishes, so it is kept."""
+        key = (name, device, gpus)
+        if key not in self.catalog.memory:
+            framework = self.catalog.frameworks[name]
+            found: list[Choice | Reason] = []
+            for release in framework.releases:
+                builds = [build for build in release.builds if build.device in {"", device}]
+                if not builds:
+                    found.append(Reason(f"has no {device.upper()} build", release.fact, framework.title, release.version))
+                for build in sorted(builds, key=_build_rank):
+                    choice = Choice(release, build)
+                    lacking = [gpu for gpu in gpus if build.device == "gpu" and not build.code_for(gpu.capability)]
+                    found.append(
+                        Reason(f"has no code for {lacking[0]}", build.fact, self._built(choice), release.version) if lacking else choice
+                    )
+            self.catalog.memory[key] = found
+        return self.catalog.memory[key]  # type: ignore[no-any-return]
+
+    def _cuda_lines(self, chosen: Sequence[Choice], gpus: Sequence[Gpu]) -> list[str]:
+        """Return the lines of CUDA that all builds can share on these GPUs, newest first."""
+        wanted = [choice.build.cuda for choice in chosen if choice.build.cuda]
+        pin = self.wishes.pin("cuda")
+        return [
+            row.line
+            for row in self.catalog.cuda_lines
+            if all(fits(row.line, words) for words in wanted)
+            and fits(row.line, pin)
+            and all(gpu.architecture.has_cuda(row.line) for gpu in gpus)
+        ]
+
+    def _cuda_clash(self, chosen: Sequence[Choice], gpus: Sequence[Gpu]) -> Reason:
+        last, others = chosen[-1], [choice for choice in chosen[:-1] if choice.build.cuda]
+        words = f"uses CUDA {_plain(last.build.cuda)}"
+        outside = [
+            gpu for gpu in gpus if not any(g.architecture.has_cuda(row.line) for g in (gpu,) for row in self._lines(last.build.cuda))
+        ]
+        pin = self.wishes.pin("cuda")
+        if outside:
+            words += f", which has no code for {outside[0]}"
+        elif pin and not any(fits(row.line, pin) for row in self._lines(last.build.cuda)):
+            words += f", not {_plain(pin)}"
+        elif others:
+            words += f", {self._built(others[0])} CUDA {_plain(others[0].build.cuda)}"
+        return Reason(words, last.build.fact, self._built(last), last.release.version)
+
+    def _lines(self, words: str) -> list[Any]:
+        return [row for row in self.catalog.cuda_lines if fits(row.line, words)]
+
+    def _finish(
+        self, chosen: tuple[Choice, ...], gpus: Sequence[Gpu], drivers: dict[str, Driver], made_for: int, why_not: list[Reason]
+    ) -> Iterator[WheelSet]:
+        """Yield the wheel sets of these builds: CUDA lines that the preferred driver was made for first, in each the newest cuDNN."""
+        if not gpus:
+            yield WheelSet(chosen, "cpu")
+            return
+        subject, number = self._built(chosen[0]), chosen[0].release.version
+        if not any(choice.build.cuda for choice in chosen):
+            return
+        for line in sorted(self._cuda_lines(chosen, gpus), key=lambda line: self._made_with(line) > made_for):  # stable: newest first stays
+            least, fact = self.catalog.minimum_driver(line)
+            for choice in chosen:
+                if any(choice.build.device == "gpu" and choice.build.code_for(gpu.capability) == "ptx" for gpu in gpus):
+                    least = max(least, self.catalog.ptx_driver(choice.build), key=version)
+            late = next((name for name, driver in drivers.items() if not driver.runs(least)), None)
+            if late:
+                words = f"needs driver {least} or newer for CUDA {line}, {late} can have {drivers[late]} at most"
+                why_not.append(Reason(words, fact, subject, number))
+                continue
+            wanted = [choice.build.cudnn for choice in chosen if choice.build.cudnn]
+            if not wanted:
+                yield WheelSet(chosen, "gpu", line, "", least, fact)
+                continue
+            rows = self._cudnns(line, wanted, gpus)
+            for row in rows:
+                more = version(row.driver or "0") > version(least)
+                needed = row.driver if more else least
+                if all(driver.runs(needed) for driver in drivers.values()):
+                    yield WheelSet(chosen, "gpu", line, row.version, needed, row.fact if more else fact)
+                    break
+            else:
+                why_not.append(self._cudnn_clash(chosen, line, gpus))
+
+    def _made_with(self, line: str) -> int:
+        return next(int(version(row.driver).major) for row in self.catalog.cuda_lines if row.line == line)
+
+    def _cudnns(self, line: str, wanted: Sequence[str], gpus: Sequence[Gpu]) -> list[Cudnn]:
+        """Return the releases of cuDNN that all builds accept and that drive all GPUs, newest first, the least demanding row first."""
+        pin = self.wishes.pin("cudnn")
+        fitting = [
+            row
+            for row in self.catalog.cudnns
+            if fits(line, row.cuda)
+            and all(fits(row.version, words) for words in (*wanted, pin))
+            and all(knows(row, gpu.capability) for gpu in gpus)
+        ]
+        fitting.sort(key=lambda row: version(row.driver or "0"))
+        return sorted(fitting, key=lambda row: version(row.version), reverse=True)
+
+    def _cudnn_clash(self, chosen: Sequence[Choice], line: str, gpus: Sequence[Gpu]) -> Reason:
+        builds = [choice for choice in chosen if choice.build.cudnn]
+        last, pin = builds[-1], self.wishes.pin("cudnn")
+        subject = self._built(last)
+        words = f"needs cuDNN {_plain(last.build.cudnn)}"
+        wanted = [last.build.cudnn]
+        if not self._cudnns(line, wanted, gpus):
+            unable = next((gpu for gpu in gpus if not self._cudnns(line, wanted, (gpu,))), gpus[0])
+            known = [row for row in self.catalog.cudnns if fits(line, row.cuda) and fits(row.version, last.build.cudnn)]
+            oldest = min((min(row.capabilities) for row in known if row.capabilities), default=None)
+            words += f", which does not drive {unable}" + (f" (from {dotted(oldest)} on)" if oldest and oldest > unable.capability else "")
+            words = words if known and not pin else f"{words}{f'; {pin} is asked for' if pin else ''}"
+        for other in builds[:-1]:
+            if not self._cudnns(line, [*wanted, other.build.cudnn], gpus):
+                words += f", {self._built(other)} cuDNN {_plain(other.build.cudnn)}"
+                break
+        else:
+            if pin and "asked for" not in words:
+                words += f"; {_plain(pin)} is asked for"
+        return Reason(words, last.build.fact, subject, last.release.version)
+
+    def _name(self, framework: str) -> str:
+        return self.catalog.frameworks[framework].title
+
+    def _built(self, choice: Choice) -> str:
+        return f"{self._name(choice.release.framework)} ({choice.build.name})"
+
+
+def knows(row: Cudnn, gpu: Capability) -> bool:
+    """Return whether a release of cuDNN runs on a GPU: it lists its compute capability or an earlier one of the same major version."""
+    return any(have[0] == gpu[0] and have[1] <= gpu[1] for have in row.capabilities)
+
+
+def _build_rank(build: Build) -> tuple[Any, ...]:
+    numbers = [version(part.strip("<>=!~ ").removesuffix(".*")) for part in build.cuda.split(",") if part]
+    return (build.experimental, tuple(-number for number in max(numbers, default=version("0")).release), build.name)
+
+
+def _plain(words: str) -> str:
+    return words.replace("==", "").replace(".*", "")

@@ -1,0 +1,29 @@
+"""What the resolver's tests share: the real catalogue, a fixed month, and nodes in a few words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ansible_collections.trainyard.core.plugins.plugin_utils._gpu_catalog import Catalog
+from ansible_collections.trainyard.core.plugins.plugin_utils._plan import Node
+from ansible_collections.trainyard.core.plugins.plugin_utils._words import Answer, answer, node_of
+
+TODAY = "2026-11"
+FOLDER = next(path for path in Path(__file__).resolve().parents if (path / "roles").is_dir()) / "roles" / "catalog" / "vars" / "main"
+DATA: dict[str, Any] = {}
+for _path in sorted(FOLDER.glob("*.yml")):
+    DATA.update(yaml.load(_path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+CATALOG = Catalog.of(DATA)
+
+
+def machine(system: str, *gpus: str, driver: str = "", name: str = "node") -> Node:
+    """Return a node."""
+    return node_of(CATALOG, name, system, gpus, driver)
+
+
+def ask(nodes: Sequence[Node], *frameworks: Any, **words: Any) -> Answer:
+    """Return the answer for some nodes."""
+    return answer(CATALOG, nodes, {"environments": list(frameworks), **words}, TODAY)

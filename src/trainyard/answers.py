@@ -1,0 +1,126 @@
+"""The resolver's answers, for people: tables, reasons, and what stands against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+PASSED_OVER = 3
+"""How many of the choices that were passed over are named without ``--all-reasons``."""
+AGAINST = 6
+"""How many of the reasons for a conflict are."""
+
+
+def show_plan(console: Console, plan: Mapping[str, Any], *, every_reason: bool = False) -> None:
+    """Print a plan as `plan_data` gives it; nodes that get the same stand together."""
+    for names, node in _alike(plan["nodes"]):
+        console.print(Text(", ".join(names), style="bold"), Text(f"  {_machine(node)}"), sep="")
+        for label, value in _stack(node):
+            console.print(f"  {label:<8} {value}", highlight=False, markup=False, soft_wrap=True)
+        console.print(_environments(node["environments"]))
+        for warning in _warnings(node):
+            console.print(Text(f"  ! {warning}", style="yellow"), soft_wrap=True)
+        console.print("  why:", highlight=False)
+        for reason in node["reasons"]:
+            console.print(f"    {_sourced(reason)}", highlight=False, markup=False, soft_wrap=True)
+        for name, placed in node["environments"].items():
+            over = [reason for reason in placed["reasons"] if reason["text"].startswith("passed over")]
+            chosen = [reason for reason in placed["reasons"] if reason not in over]
+            for reason in [*chosen, *(over if every_reason else over[:PASSED_OVER])]:
+                console.print(f"    {name}: {_sourced(reason)}", highlight=False, markup=False, soft_wrap=True)
+            if not every_reason and len(over) > PASSED_OVER:
+                console.print(f"    {name}: {len(over) - PASSED_OVER} more passed over (--all-reasons)", highlight=False)
+        console.print()
+    _fleet(console, plan["fleet"])
+
+
+def show_conflict(console: Console, explanation: Mapping[str, Any], *, every_reason: bool = False) -> None:
+    """Print why there is no plan, as `explanation_data` gives it, and the nearest set that works."""
+    for conflict in explanation["conflicts"]:
+        console.print(Text("These cannot be had together", style="bold red"), Text(f" on {', '.join(conflict['nodes'])}:"), sep="")
+        for wish in conflict["wishes"]:
+            console.print(f"  - {wish}", highlight=False, markup=False, soft_wrap=True)
+        console.print("because", highlight=False)
+        shown = conflict["reasons"] if every_reason else conflict["reasons"][:AGAINST]
+        for reason in shown:
+            console.print(f"  - {_sourced(reason)}", highlight=False, markup=False, soft_wrap=True)
+        if len(shown) < len(conflict["reasons"]):
+            console.print(f"  - {len(conflict['reasons']) - len(shown)} more of the kind (--all-reasons)", highlight=False)
+        console.print()
+    nearest = explanation["nearest"]
+    if nearest["plan"] is None:
+        console.print("No few changes make it work.")
+        return
+    console.print(Text("The nearest that works:", style="bold green"), Text(f" {', and '.join(nearest['changes'])}. Then:"), sep="")
+    for names, node in _alike(nearest["plan"]["nodes"]):
+        console.print(f"  {', '.join(names)}", highlight=False, markup=False)
+        for label, value in _stack(node):
+            console.print(f"    {label:<8} {value}", highlight=False, markup=False, soft_wrap=True)
+        for name, placed in node["environments"].items():
+            words = f"{', '.join(placed['requirements'])} on Python {placed['python']} ({placed['device'].upper()})"
+            console.print(f"    {name}: {words}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _alike(nodes: Mapping[str, Any]) -> list[tuple[list[str], Any]]:
+    groups: list[tuple[list[str], Any]] = []
+    for name, node in nodes.items():
+        match = next((names for names, other in groups if other == node), None)
+        if match is None:
+            groups.append(([name], node))
+        else:
+            match.append(name)
+    return groups
+
+
+def _machine(node: Mapping[str, Any]) -> str:
+    names = [gpu["name"] for gpu in node["gpus"]]
+    counted = [f"{names.count(name)} x {name}" if names.count(name) > 1 else name for name in dict.fromkeys(names)]
+    return f"{node['os']}, {' and '.join(counted) or 'no GPU'}"
+
+
+def _stack(node: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    driver = node["driver"]
+    if driver is None:
+        yield "driver", "none"
+        return
+    if driver["keep"]:
+        yield "driver", f"{driver['version']}, the installed one"
+    else:
+        number = f" ({driver['version']})" if driver["version"] else ""
+        yield "driver", f"R{driver['branch']}{number}, {driver['modules']} kernel module, from {driver['source'].replace('_', ' ')}"
+    yield "CUDA", ", ".join(node["cuda"]) or "none"
+    yield "cuDNN", node["cudnn"] or "none"
+    yield "NCCL", node["nccl"] or "none"
+
+
+def _environments(placed: Mapping[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2))
+    for heading in ("environment", "install", "from", "device", "Python", "CUDA", "cuDNN"):
+        table.add_column(heading, overflow="fold")
+    for name, one in placed.items():
+        index = ", ".join(f"index {key}" for key in one["indexes"]) or "the ordinary index"
+        python = one["python"] + (" (conda)" if one["python_from"] == "conda" else "")
+        install = Text("\n".join(one["requirements"]))  # brackets in it are no markup
+        table.add_row(name, install, index, one["device"], python, one["cuda"] or "-", one["cudnn"] or "-")
+    return table
+
+
+def _warnings(node: Mapping[str, Any]) -> list[str]:
+    return [*node["warnings"], *(f"{name}: {text}" for name, placed in node["environments"].items() for text in placed["warnings"])]
+
+
+def _sourced(reason: Mapping[str, str]) -> str:
+    return reason["text"] + (f"  [{reason['source']}; {reason['trust']}]" if reason.get("source") else "")
+
+
+def _fleet(console: Console, fleet: Mapping[str, Any]) -> None:
+    for one in fleet["held_back"]:
+        words = f"{', '.join(one['by'])} hold{'s' if len(one['by']) == 1 else ''} {one['environment']} back at {', '.join(one['now'])}; "
+        console.print(Text(f"{words}the others alone could have {', '.join(one['could_be'])}.", style="yellow"), soft_wrap=True)
+    for name in fleet["split"]:
+        sets = "; ".join(f"{', '.join(one['requirements'])} on {', '.join(one['nodes'])}" for one in fleet["environments"][name])
+        console.print(Text(f"{name}: no one wheel set runs on all its nodes: {sets}.", style="yellow"), soft_wrap=True)
