@@ -123,12 +123,13 @@ def sanity() -> list[Step]:
     return [Step("sanity", [sys.executable, "tools/sanity.py"])]
 
 
-def prepare() -> None:
-    """Have the programs, the daemon and the images that steps with containers need."""
+def prepare(containers: bool = True) -> None:
+    """Have the programs that the steps need, and the daemon and the images of those with containers."""
     install(PROGRAMS)
-    client = connect()
-    for release in RELEASES:
-        Image(release).ensure(client, lambda text: console.print(f"· {text}", highlight=False))
+    if containers:
+        client = connect()
+        for release in RELEASES:
+            Image(release).ensure(client, lambda text: console.print(f"· {text}", highlight=False))
 
 
 def run(steps: Sequence[Step]) -> int:

@@ -29,8 +29,7 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 
 def run(arguments: argparse.Namespace) -> int:
     """Run them."""
-    if not arguments.quick:
-        checks.prepare()
+    checks.prepare(containers=not arguments.quick)
     if arguments.molecule:
         return checks.run([checks.molecule(arguments.molecule, arguments.release, arguments.command.split())])
     if arguments.faults:
