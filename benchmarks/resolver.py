@@ -13,6 +13,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPOSITORY / "src"), str(REPOSITORY / "collections")]
 
+from ansible_collections.trainyard.core.plugins.plugin_utils import _catalog_files  # noqa: E402
 from ansible_collections.trainyard.core.plugins.plugin_utils._words import answer, node_of  # noqa: E402
 
 from trainyard import catalog  # noqa: E402
@@ -32,7 +33,8 @@ def main() -> None:
     first = None
     print(f"{'nodes':>6} {'plan':>9} {'conflict':>9}   a node, relative to the first line")
     for size in sizes:
-        rows = catalog.load()  # nothing remembered from the size before
+        _catalog_files.load.cache_clear()  # nothing remembered from the size before
+        rows = catalog.load()
         seconds = []
         for words in ({"environments": FRAMEWORKS}, {"environments": FRAMEWORKS, "pins": {"cuda": "13.0"}}):
             started = time.perf_counter()

@@ -7,9 +7,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import yaml
 from ansible_collections.trainyard.core.plugins.plugin_utils._gpu_catalog import fits, specifier, version
 
-from tests.test_catalog import DATA
+from trainyard import catalog
+
+DATA: dict[str, Any] = {}
+for _path in sorted(catalog.FOLDER.glob("*.yml")):
+    DATA.update(yaml.safe_load(_path.read_text()))
 
 TRUST = {"primary", "excerpt", "mirror", "secondary", "measured", "inferred"}
 FRAMEWORKS = DATA["catalog_framework_releases"]

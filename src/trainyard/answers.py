@@ -2,17 +2,63 @@
 
 from __future__ import annotations
 
+import argparse
+import json
+import sys
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
+from ansible_collections.trainyard.core.plugins.plugin_utils._gpu_catalog import Catalog
+from ansible_collections.trainyard.core.plugins.plugin_utils._plan_data import explanation_data, plan_data
+from ansible_collections.trainyard.core.plugins.plugin_utils._words import Answer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from trainyard.progress import console
+
+CONFLICT = 2
+"""Exit status where wishes clash."""
 PASSED_OVER = 3
 """How many of the choices that were passed over are named without ``--all-reasons``."""
 AGAINST = 6
 """How many of the reasons for a conflict are."""
+
+
+def add_arguments(verb: argparse.ArgumentParser) -> None:
+    """Add the words about how an answer is shown."""
+    verb.add_argument("--json", action="store_true", help="print the answer as JSON")
+    verb.add_argument("--all-reasons", action="store_true", help="name everything that was passed over")
+
+
+def today() -> str:
+    """Return the month, such as "2026-11"."""
+    return datetime.now(UTC).strftime("%Y-%m")
+
+
+def show(rows: Catalog, found: Answer, arguments: argparse.Namespace) -> int:
+    """Print an answer as the words of `add_arguments` want it, and return the exit status."""
+    if found.plan:
+        plan = plan_data(rows, found.plan)
+        if arguments.json:
+            _print_json({"status": "ok", **plan})
+        else:
+            show_plan(console, plan, every_reason=arguments.all_reasons)
+        return 0
+    if found.explanation is None:
+        raise AssertionError("an answer is a plan or an explanation")
+    explanation = explanation_data(rows, found.explanation)
+    if arguments.json:
+        _print_json({"status": "conflict", **explanation})
+    else:
+        show_conflict(console, explanation, every_reason=arguments.all_reasons)
+    return CONFLICT
+
+
+def _print_json(data: Mapping[str, Any]) -> None:
+    json.dump(data, sys.stdout, indent=2)
+    print()
 
 
 def show_plan(console: Console, plan: Mapping[str, Any], *, every_reason: bool = False) -> None:

@@ -1,20 +1,15 @@
-"""The role ``catalog``'s data, read for the resolver."""
+"""Where the resolver's rows lie."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import yaml
+from ansible_collections.trainyard.core.plugins.plugin_utils import _catalog_files
 from ansible_collections.trainyard.core.plugins.plugin_utils._gpu_catalog import Catalog
 
 from trainyard.paths import REPOSITORY
 
-FOLDER = REPOSITORY / "roles" / "catalog" / "vars" / "main"
+FOLDER = REPOSITORY / "roles" / "catalog" / "vars" / "stack"
 
 
 def load() -> Catalog:
     """Return the catalogue."""
-    data: dict[str, Any] = {}
-    for path in sorted(FOLDER.glob("*.yml")):
-        data.update(yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
-    return Catalog.of(data)
+    return _catalog_files.load(str(FOLDER))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from trainyard.commands import apply, down, resolve, test, up, verify
+from trainyard.commands import apply, down, plan, resolve, test, up, verify
 from trainyard.errors import TrainyardError, UsageError
 
-VERBS = (up, down, resolve, apply, verify, test)
+VERBS = (up, down, resolve, plan, apply, verify, test)
 USAGE = 64  # EX_USAGE of sysexits.h
 
 EXAMPLES = """\
@@ -18,6 +19,7 @@ examples:
   ./trainyard up                                a lab of three nodes on this machine, trained and proven
   ./trainyard resolve --gpu a100 --os debian-12 --framework pytorch
                                                 what fits a machine, and why
+  ./trainyard plan -i inventory/mylab           what fits your own servers, and why
   ./trainyard apply -i inventory/mylab --check  what would change on your own servers
   ./trainyard apply -i inventory/mylab          bring them there
   ./trainyard verify -i inventory/mylab         train every framework again and say what works
@@ -64,6 +66,9 @@ def main(words: Sequence[str] | None = None) -> int:
     except TrainyardError as error:
         print(f"trainyard: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt:
         print("trainyard: interrupted; the same command again goes on from here.", file=sys.stderr)
         return 130

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from tests.lab.conftest import site, trainyard
 from trainyard.containers import Lab
+from trainyard.lab import INVENTORY
 from trainyard.paths import STATE
 
 pytestmark = pytest.mark.lab
@@ -59,6 +61,18 @@ def test_a_tag_runs_all_tasks_of_its_role_and_none_of_the_others(nodes: Lab) -> 
     tasks = {task for task, _node in tagged.results}
     assert "tensorboard : Run the service with what is on disk" in tasks
     assert "jupyter : Run the service with what is on disk" not in tasks
+
+
+def test_plan_asks_the_nodes_what_they_are(nodes: Lab) -> None:
+    inventory = STATE / "planned"  # as deep in the checkout as the real one, whose paths are relative
+    shutil.copytree(INVENTORY, inventory, dirs_exist_ok=True)
+    (inventory / "group_vars" / "all" / "plan.yml").write_text("plan_environments: [pytorch]\n")
+    done = trainyard("plan", "-i", str(inventory), "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    planned = json.loads(done.stdout)["nodes"]
+    assert list(planned) == NODES
+    assert {node["os"] for node in planned.values()} == {"debian-12"}
+    assert {node["environments"]["pytorch"]["python"] for node in planned.values()} == {"3.11"}
 
 
 def test_verify_trains_again_and_writes_both_reports(nodes: Lab, tmp_path: Path) -> None:

@@ -27,6 +27,11 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"base_ca_certificates": ["/nowhere/ca.pem"]},
         ["base_ca_certificates: /nowhere/ca.pem cannot be read"],
     ),
+    "wishes that clash": (
+        {"plan_environments": ["pytorch"], "plan_device": "gpu"},
+        ["cannot be had together: PyTorch and pytorch on the GPU", "has no GPU", "let pytorch compute on the CPU"],
+    ),
+    "unknown framework in the plan": ({"plan_environments": ["pytorhc"]}, ["framework: 'pytorhc' is not known", "pytorch"]),
     "mirror with a typing error in its URL": (
         {"base_package_mirror": "htp://mirror"},
         ["base_package_mirror: 'htp://mirror' is no mirror"],

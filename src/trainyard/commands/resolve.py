@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
-from datetime import UTC, datetime
 from typing import Any
 
 from ansible_collections.trainyard.core.plugins.plugin_utils._plan import DEVICES, POLICIES
-from ansible_collections.trainyard.core.plugins.plugin_utils._plan_data import explanation_data, plan_data
 from ansible_collections.trainyard.core.plugins.plugin_utils._words import SOURCES, answer, node_of
 
 from trainyard import answers, catalog
 from trainyard.errors import UsageError
-from trainyard.progress import console
 
-CONFLICT = 2
 EXAMPLES = """\
 examples:
   ./trainyard resolve --gpu "Tesla V100" --os ubuntu-24.04 --framework pytorch --framework tensorflow
@@ -49,13 +43,13 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     verb.add_argument("--profile", default="", metavar="NAME[:VARIANT]", help="a version profile of the catalogue")
     verb.add_argument("--device", default="", choices=DEVICES, metavar="gpu|cpu|any", help="default: the GPU where there is one")
     verb.add_argument("--driver", default="", metavar="VERSION", help="the driver that is installed")
+    verb.add_argument("--secure-boot", action="store_true", help="it boots signed kernel modules only")
     verb.add_argument("--driver-policy", default="if_needed", choices=POLICIES, help="when an installed driver may be changed")
     verb.add_argument("--driver-modules", default="", metavar="open|proprietary", help="flavour of the kernel module")
     verb.add_argument(
         "--driver-source", action="append", default=[], choices=SOURCES, help="where drivers may come from; default: anywhere"
     )
-    verb.add_argument("--json", action="store_true", help="print the answer as JSON")
-    verb.add_argument("--all-reasons", action="store_true", help="name everything that was passed over")
+    answers.add_arguments(verb)
     verb.set_defaults(run=run)
 
 
@@ -63,31 +57,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Answer, and return the exit status."""
     rows = catalog.load()
     try:
-        nodes = [node_of(rows, "this machine", arguments.os, arguments.gpu, arguments.driver)]
-        found = answer(rows, nodes, _words(arguments), today())
+        nodes = [node_of(rows, "this machine", arguments.os, arguments.gpu, arguments.driver, arguments.secure_boot)]
+        found = answer(rows, nodes, _words(arguments), answers.today())
     except ValueError as error:
         raise UsageError(str(error)) from error
-    if found.plan:
-        plan = plan_data(rows, found.plan)
-        if arguments.json:
-            json.dump({"status": "ok", **plan}, sys.stdout, indent=2)
-            print()
-        else:
-            answers.show_plan(console, plan, every_reason=arguments.all_reasons)
-        return 0
-    assert found.explanation
-    explanation = explanation_data(rows, found.explanation)
-    if arguments.json:
-        json.dump({"status": "conflict", **explanation}, sys.stdout, indent=2)
-        print()
-    else:
-        answers.show_conflict(console, explanation, every_reason=arguments.all_reasons)
-    return CONFLICT
-
-
-def today() -> str:
-    """Return the month, such as "2026-11"."""
-    return datetime.now(UTC).strftime("%Y-%m")
+    return answers.show(rows, found, arguments)
 
 
 def _words(arguments: argparse.Namespace) -> dict[str, Any]:

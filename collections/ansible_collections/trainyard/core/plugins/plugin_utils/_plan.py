@@ -26,12 +26,13 @@ DEVICES = ("", "gpu", "cpu", "any")
 
 @dataclass(frozen=True)
 class Node:
-    """A machine: its GPUs, its operating system, and the driver it has now ("" none)."""
+    """A machine: its GPUs, its operating system, the driver it has now ("" none), and whether it boots signed modules only."""
 
     name: str
     system: System
     gpus: tuple[Gpu, ...] = ()
     driver: str = ""
+    secure_boot: bool = False
 
 
 @dataclass(frozen=True)

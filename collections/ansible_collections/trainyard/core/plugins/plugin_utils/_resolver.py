@@ -200,8 +200,11 @@ class _Fleet:
         branch = driver.branch
         if branch.ended(search.today):
             when = f"since {branch.end_of_life}" if branch.end_of_life else "for long"
+            kept = "it is kept because it will do" if driver.source == "installed" else "no newer one drives all GPUs and meets all wishes"
+            warnings.append(f"driver branch R{branch.branch}: nobody has looked after it {when}; {kept}")
+        if node.secure_boot and not driver.signed and driver.source != "installed":
             warnings.append(
-                f"driver branch R{branch.branch}: nobody has looked after it {when}; no newer one drives all GPUs and meets all wishes"
+                f"Secure Boot is on and driver {driver} is not signed by {node.system.title}: its key has to be enrolled by hand"
             )
         toolkits = self._node_toolkits(node, driver, on_gpu.values(), reasons, warnings)
         cudnn = self._cudnn(node, toolkits)

@@ -45,7 +45,7 @@ class Search:
     def kind(self, node: Node) -> tuple[Any, ...]:
         """Return what of a node matters here; nodes of one kind get the same answer."""
         environments = frozenset(environment.name for environment in self.wishes.environments if environment.on(node))
-        return (node.system.name, tuple(sorted({gpu.capability for gpu in node.gpus})), node.driver, environments)
+        return (node.system.name, tuple(sorted({gpu.capability for gpu in node.gpus})), node.driver, node.secure_boot, environments)
 
     def drivers(self, node: Node) -> tuple[Driver, ...]:
         """Return the drivers that a node may have, the preferred one first.
@@ -92,7 +92,8 @@ class Search:
 
         def rank(driver: Driver) -> tuple[Any, ...]:
             branch, ended = driver.branch, driver.branch.ended(self.today)
-            return (ended, 0 if ended else DESIGNATIONS.index(branch.designation), -branch.branch, order.index(driver.source))
+            kind = 0 if ended else DESIGNATIONS.index(branch.designation)
+            return (ended, kind, -branch.branch, node.secure_boot and not driver.signed, order.index(driver.source))
 
         found.sort(key=rank)
         return self._with_installed(node, found, flavours, why_not)

@@ -48,7 +48,7 @@ def answer(catalog: Catalog, nodes: Sequence[Node], words: Mapping[str, Any], to
     return Answer(alternatives[0], None, explain(catalog, nodes, alternatives[0], today))
 
 
-def node_of(catalog: Catalog, name: str, system: str, gpus: Sequence[str] = (), driver: str = "") -> Node:
+def node_of(catalog: Catalog, name: str, system: str, gpus: Sequence[str] = (), driver: str = "", secure_boot: bool = False) -> Node:
     """Return a node from words.
 
     Raises:
@@ -56,7 +56,7 @@ def node_of(catalog: Catalog, name: str, system: str, gpus: Sequence[str] = (), 
     """
     if driver:
         version(driver)
-    return Node(name, catalog.system(system), tuple(catalog.gpu(word) for word in gpus), driver)
+    return Node(name, catalog.system(system), tuple(catalog.gpu(word) for word in gpus), driver, secure_boot)
 
 
 def wishes_of(catalog: Catalog, nodes: Sequence[Node], words: Mapping[str, Any]) -> tuple[Wishes, ...]:

@@ -6,17 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-from ansible_collections.trainyard.core.plugins.plugin_utils._gpu_catalog import Catalog
+from ansible_collections.trainyard.core.plugins.plugin_utils._catalog_files import load
 from ansible_collections.trainyard.core.plugins.plugin_utils._plan import Node
 from ansible_collections.trainyard.core.plugins.plugin_utils._words import Answer, answer, node_of
 
 TODAY = "2026-11"
-FOLDER = next(path for path in Path(__file__).resolve().parents if (path / "roles").is_dir()) / "roles" / "catalog" / "vars" / "main"
-DATA: dict[str, Any] = {}
-for _path in sorted(FOLDER.glob("*.yml")):
-    DATA.update(yaml.load(_path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
-CATALOG = Catalog.of(DATA)
+FOLDER = next(path for path in Path(__file__).resolve().parents if (path / "roles").is_dir()) / "roles" / "catalog" / "vars" / "stack"
+CATALOG = load(str(FOLDER))
 
 
 def machine(system: str, *gpus: str, driver: str = "", name: str = "node") -> Node:

@@ -1,0 +1,90 @@
+# Copyright (c) Trainyard contributors
+# Simplified BSD License (see https://opensource.org/licenses/BSD-2-Clause)
+"""From an inventory's variables and the nodes' facts to a fleet and its wishes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ansible_collections.trainyard.core.plugins.plugin_utils._gpu_catalog import Catalog
+from ansible_collections.trainyard.core.plugins.plugin_utils._plan import Node
+from ansible_collections.trainyard.core.plugins.plugin_utils._words import node_of
+
+PREFIX = "plan_"
+FLEET_WIDE = ("pins", "profile", "device", "driver_policy", "driver_modules", "driver_sources")
+"""Wishes that hold for all nodes, since one plan is made for all of them."""
+NAMES = tuple(PREFIX + key for key in (*FLEET_WIDE, "environments", "os", "gpus", "driver"))
+"""The variables of an inventory that are read here."""
+
+
+def wanted(host: Mapping[str, Any]) -> bool:
+    """Return whether a host's variables want anything planned."""
+    return any(host.get(PREFIX + key) for key in ("environments", "pins", "profile"))
+
+
+def fleet(catalog: Catalog, hosts: Mapping[str, Mapping[str, Any]], *, offline: bool = False) -> tuple[list[Node], dict[str, Any]]:
+    """Return the nodes and, as `wishes_of` takes them, what is wanted for them.
+
+    Args:
+        catalog: the rows.
+        hosts: by the host's name its variables ``plan_*``, and what it said of itself: ``ansible_facts`` and ``gpu_info``.
+        offline: the inventory's own words (``plan_os``, ``plan_gpus``, ``plan_driver``) stand for what the hosts would say.
+
+    Raises:
+        ValueError: a word means nothing, or hosts differ in what has to hold for all.
+    """
+    nodes = [_offline(catalog, name, host) if offline else _online(catalog, name, host) for name, host in hosts.items()]
+    words: dict[str, Any] = {}
+    for key in FLEET_WIDE:
+        said = {name: host.get(PREFIX + key) or None for name, host in hosts.items()}
+        different = [value for number, value in enumerate(said.values()) if value not in list(said.values())[:number]]
+        if len(different) > 1:
+            one, other = (next(name for name, value in said.items() if value == unlike) for unlike in different[:2])
+            words_of = f"{one} has {different[0]!r} and {other} {different[1]!r}"
+            raise ValueError(f"{PREFIX}{key}: {words_of}; it holds for all nodes, so it belongs into group_vars/all.")
+        if different and different[0] is not None:
+            words[key] = different[0]
+    environments: dict[str, dict[str, Any]] = {}
+    for name, host in hosts.items():
+        for entry in host.get(f"{PREFIX}environments") or []:
+            data = {"frameworks": entry} if isinstance(entry, str) else dict(entry)
+            key = str(data.get("name") or data.get("frameworks"))
+            known = environments.setdefault(key, {**data, "nodes": []})
+            if {**known, "nodes": None} != {**data, "nodes": None}:
+                raise ValueError(
+                    f"{PREFIX}environments: {key} is not the same on {known['nodes'][0]} and {name}; give one of them another name."
+                )
+            known["nodes"].append(name)
+    words["environments"] = list(environments.values())
+    return nodes, words
+
+
+def _offline(catalog: Catalog, name: str, host: Mapping[str, Any]) -> Node:
+    if not host.get(f"{PREFIX}os"):
+        raise ValueError(f"{PREFIX}os: it is not known what {name} runs. Say it in the inventory, such as ubuntu-24.04.")
+    return _node(catalog, name, host[f"{PREFIX}os"], host.get(f"{PREFIX}gpus") or [], host.get(f"{PREFIX}driver") or "")
+
+
+def _online(catalog: Catalog, name: str, host: Mapping[str, Any]) -> Node:
+    info = host.get("gpu_info") or {}
+    system = _system(host.get("ansible_facts") or {})
+    if not info or not system:
+        raise ValueError(f"{name} has not said what it is: gather its facts and run trainyard.core.gpu_info first.")
+    driver = (info.get("nvidia_smi") or {}).get("driver_version") or (info.get("modules") or {}).get("version") or ""
+    gpus = [f"10de:{device['device']}" for device in info.get("pci") or [] if not device.get("virtual_function")]
+    return _node(catalog, name, system, gpus, driver, info.get("secure_boot") == "enabled")
+
+
+def _node(catalog: Catalog, name: str, system: str, gpus: Sequence[str], driver: str, secure_boot: bool = False) -> Node:
+    try:
+        return node_of(catalog, name, str(system), [str(gpu) for gpu in gpus], str(driver), secure_boot)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def _system(facts: Mapping[str, Any]) -> str:
+    distribution, full = str(facts.get("distribution") or ""), str(facts.get("distribution_version") or "")
+    if not distribution:
+        return ""
+    return f"{distribution}-{full if distribution == 'Ubuntu' else facts.get('distribution_major_version') or full}".lower()

@@ -1,0 +1,112 @@
+"""``trainyard plan``: what fits the nodes of an inventory: drivers, CUDA, and one wheel set per environment, and why."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.trainyard.core.plugins.plugin_utils import _fleet_words as words
+from ansible_collections.trainyard.core.plugins.plugin_utils._words import answer
+
+from trainyard import answers, catalog, runner
+from trainyard.errors import TrainyardError, UsageError
+from trainyard.progress import Progress, console
+
+PLAYBOOK = "playbooks/plan.yml"
+EXAMPLES = """\
+examples:
+  ./trainyard plan -i inventory/mylab               ask the nodes what they are; change nothing
+  ./trainyard plan -i inventory/mylab --offline     believe the inventory: plan_os, plan_gpus, plan_driver
+  ./trainyard plan -i inventory/mylab --json | jq .fleet
+
+What is wanted stands in the inventory: plan_environments, plan_pins and others, see roles/plan/README.md.
+exit status: 0 with the plan; 1 where a node does not answer; 2 where wishes clash, which is explained; 64 for words that mean nothing
+"""
+
+
+def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb."""
+    verb = verbs.add_parser(
+        "plan",
+        help="what fits the nodes of an inventory, and why",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verb.add_argument("-i", "--inventory", required=True, type=Path, help="inventory file or folder")
+    verb.add_argument("--limit", metavar="NODES", help="only these nodes (an Ansible pattern)")
+    verb.add_argument("--offline", action="store_true", help="ask no node; the inventory says what each one is")
+    answers.add_arguments(verb)
+    verb.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Answer, and return the exit status."""
+    if not arguments.inventory.exists():
+        raise TrainyardError(f"There is no inventory {arguments.inventory}. inventory/example shows how one is written.")
+    hosts = inventory_hosts(arguments.inventory, arguments.limit)
+    if not any(map(words.wanted, hosts.values())):
+        raise TrainyardError(
+            "The inventory wants nothing planned: set plan_environments, plan_pins or plan_profile (roles/plan/README.md)."
+        )
+    if not arguments.offline:
+        _ask(arguments.inventory, arguments.limit, hosts, quiet=arguments.json)
+    rows = catalog.load()
+    try:
+        found = answer(rows, *words.fleet(rows, hosts, offline=arguments.offline), answers.today())
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    return answers.show(rows, found, arguments)
+
+
+def inventory_hosts(inventory: Path, limit: str | None = None) -> dict[str, dict[str, Any]]:
+    """Return the variables of each host of an inventory.
+
+    Raises:
+        TrainyardError: it cannot be read, or it has no host.
+    """
+    command = [str(Path(sys.executable).parent / "ansible-inventory"), "-i", str(inventory), "--list"]
+    done = subprocess.run([*command, *(["--limit", limit] if limit else [])], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise TrainyardError(f"The inventory {inventory} cannot be read:\n{done.stderr.strip()[-1500:]}")
+    listing = json.loads(done.stdout)
+    variables = listing.pop("_meta", {}).get("hostvars", {})
+    names = dict.fromkeys(name for group in listing.values() for name in group.get("hosts", []))
+    if not names:
+        raise TrainyardError(f"The inventory {inventory} has no host{f' that {limit} means' if limit else ''}.")
+    return {name: {key: value for key, value in variables.get(name, {}).items() if key in words.NAMES} for name in names}
+
+
+def _ask(inventory: Path, limit: str | None, hosts: Mapping[str, dict[str, Any]], *, quiet: bool) -> None:
+    """Add to each host what it says of itself.
+
+    Raises:
+        TrainyardError: one does not answer.
+    """
+
+    def event(happened: runner.Event) -> None:
+        if progress:
+            progress.event(happened)
+        data = happened.get("event_data") or {}
+        if happened.get("event") == "runner_on_ok" and data.get("host") in hosts:
+            said = data.get("res") or {}
+            facts = {key.removeprefix("ansible_"): value for key, value in (said.get("ansible_facts") or {}).items()}
+            hosts[data["host"]].setdefault("ansible_facts", {}).update(facts)
+            if "gpu_info" in said:
+                hosts[data["host"]]["gpu_info"] = said["gpu_info"]
+
+    command = ["--limit", limit] if limit else []
+    with nullcontext() if quiet else Progress(f"{PLAYBOOK} on {inventory}") as progress:
+        outcome = runner.run(PLAYBOOK, inventory, command, on_event=event, environment={})
+    if outcome.interrupted:
+        raise KeyboardInterrupt
+    silent = [name for name, host in hosts.items() if "gpu_info" not in host]
+    if silent:
+        console.print(outcome.output[-3000:], highlight=False, markup=False)
+        raise TrainyardError(f"No answer from {', '.join(silent)}. Log in to it by hand, or leave it out with --limit.")

@@ -1,0 +1,166 @@
+"""``trainyard plan``: an inventory's own words, and what nodes say of themselves, become a fleet and its wishes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible_collections.trainyard.core.plugins.filter.fleet_plan import fleet_plan
+from ansible_collections.trainyard.core.plugins.plugin_utils._fleet_words import fleet
+
+from trainyard import catalog, cli
+
+WISHES = {"plan_environments": ["pytorch", "tensorflow"]}
+HOSTS: dict[str, dict[str, Any]] = {
+    "head": {"plan_os": "debian-12"},
+    "gpu1": {"plan_os": "ubuntu-24.04", "plan_gpus": ["RTX 4090", "RTX 4090"]},
+    "old": {"plan_os": "ubuntu-24.04", "plan_gpus": ["Tesla V100"], "plan_driver": "580.95.05"},
+}
+
+
+def inventory(folder: Path, hosts: dict[str, dict[str, Any]], **variables: Any) -> str:
+    path = folder / "hosts.yml"
+    path.write_text(yaml.safe_dump({"all": {"vars": variables, "hosts": hosts}}, sort_keys=False))
+    return str(path)
+
+
+def plan(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    status = cli.main(["plan", *words])
+    said = capsys.readouterr()
+    return status, said.out, said.err
+
+
+def test_offline_an_inventorys_own_words_are_believed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _err = plan(["-i", inventory(tmp_path, HOSTS, **WISHES), "--offline", "--json"], capsys)
+    assert status == 0
+    answer = json.loads(out)
+    assert list(answer["nodes"]) == ["head", "gpu1", "old"]
+    assert answer["nodes"]["head"]["driver"] is None
+    assert len(answer["nodes"]["gpu1"]["gpus"]) == 2
+    assert answer["nodes"]["old"]["driver"]["keep"] is True
+    assert answer["fleet"]["held_back"][0]["by"] == ["old"]
+
+
+def test_nodes_that_get_the_same_stand_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hosts = {**HOSTS, "gpu2": HOSTS["gpu1"]}
+    status, out, _err = plan(["-i", inventory(tmp_path, hosts, **WISHES), "--offline"], capsys)
+    assert status == 0
+    assert "gpu1, gpu2  ubuntu-24.04, 2 x RTX 4090" in out
+    assert "old holds pytorch back at torch==2.14" in out
+
+
+def test_limit_leaves_the_others_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _err = plan(["-i", inventory(tmp_path, HOSTS, **WISHES), "--offline", "--json", "--limit", "gpu1"], capsys)
+    assert status == 0
+    assert list(json.loads(out)["nodes"]) == ["gpu1"]
+
+
+def test_a_conflict_ends_with_2_and_names_the_nodes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _err = plan(
+        ["-i", inventory(tmp_path, HOSTS, plan_environments=["pytorch"], plan_pins={"cuda": "13.0"}), "--offline"], capsys
+    )
+    assert status == 2
+    assert "These cannot be had together on old:" in out
+    assert "CUDA 13.0 makes no code for Tesla V100" in out
+
+
+@pytest.mark.parametrize(
+    "hosts,variables,status,says",
+    [
+        ({"a": {}}, WISHES, 64, "plan_os: it is not known what a runs"),
+        ({"a": {"plan_os": "debian-21"}}, WISHES, 64, "a: os: 'debian-21' is not known. Known ones that are near: debian-13"),
+        ({"a": {"plan_os": "debian-12", "plan_gpus": ["RTX 4091"]}}, WISHES, 64, "a: gpu: 'RTX 4091' is not known"),
+        ({"a": {"plan_os": "debian-12"}}, {"plan_environments": ["pytroch"]}, 64, "pytorch"),
+        ({"a": {"plan_os": "debian-12"}}, {}, 1, "wants nothing planned: set plan_environments"),
+        (
+            {"a": {"plan_os": "debian-12", "plan_pins": {"cuda": "12"}}, "b": {"plan_os": "debian-12"}},
+            WISHES,
+            64,
+            "plan_pins: a has {'cuda': '12'} and b None; it holds for all nodes",
+        ),
+        (
+            {
+                "a": {"plan_os": "debian-12", "plan_environments": [{"name": "x", "frameworks": "jax"}]},
+                "b": {"plan_os": "debian-12", "plan_environments": [{"name": "x", "frameworks": "keras"}]},
+            },
+            {},
+            64,
+            "plan_environments: x is not the same on a and b",
+        ),
+    ],
+)
+def test_wrong_words_are_refused_by_name(
+    hosts: dict[str, Any], variables: dict[str, Any], status: int, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended, _out, err = plan(["-i", inventory(tmp_path, hosts, **variables), "--offline"], capsys)
+    assert (ended, says in err) == (status, True), err
+
+
+def test_an_inventory_that_is_not_there_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, _out, err = plan(["-i", str(tmp_path / "none"), "--offline"], capsys)
+    assert status == 1
+    assert "There is no inventory" in err
+
+
+def facts(distribution: str, version: str, *devices: str, **info: Any) -> dict[str, Any]:
+    """What a node says of itself, as the filter finds it among the host's variables."""
+    pci = [{"device": device, "virtual_function": False} for device in devices]
+    return {
+        "ansible_facts": {
+            "distribution": distribution,
+            "distribution_version": version,
+            "distribution_major_version": version.partition(".")[0],
+        },
+        "plan_gpu_info_result": {"gpu_info": {"pci": pci, "nvidia_smi": {}, "modules": {}, "secure_boot": "disabled", **info}},
+    }
+
+
+def filtered(hostvars: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return fleet_plan(hostvars, hosts=list(hostvars), catalogue=str(catalog.FOLDER), month="2026-11")
+
+
+def test_what_nodes_say_of_themselves_is_planned_for() -> None:
+    said = filtered(
+        {
+            "a": {**WISHES, **facts("Ubuntu", "24.04", "1db4", nvidia_smi={"driver_version": "580.95.05"})},
+            "b": {**WISHES, **facts("Debian", "12.11")},
+            "c": {**WISHES, **facts("Rocky", "9.6", "2684", modules={"version": "580.95.05"})},
+        }
+    )
+    assert said["problems"] == []
+    nodes = said["plan"]["nodes"]
+    assert [nodes[name]["os"] for name in "abc"] == ["ubuntu-24.04", "debian-12", "rhel-9"]
+    assert nodes["a"]["gpus"][0]["architecture"] == "volta"
+    assert nodes["a"]["driver"]["keep"]
+    assert nodes["b"]["driver"] is None
+    assert nodes["c"]["driver"]["keep"], "the loaded module's version counts where nvidia-smi does not answer"
+
+
+def test_secure_boot_prefers_signed_modules_and_warns_where_there_are_none() -> None:
+    said = filtered(
+        {
+            "signed": {**WISHES, **facts("Ubuntu", "24.04", "1db4", secure_boot="enabled")},
+            "unsigned": {**WISHES, **facts("Debian", "12.11", "1db4", secure_boot="enabled")},
+        }
+    )
+    nodes = said["plan"]["nodes"]
+    assert nodes["signed"]["driver"]["signed_modules"]
+    assert nodes["signed"]["warnings"] == []
+    assert any("its key has to be enrolled" in text for text in nodes["unsigned"]["warnings"])
+
+
+def test_the_filter_returns_a_clash_as_sentences_and_nothing_where_nothing_is_wanted() -> None:
+    clash = filtered({"a": {**WISHES, "plan_pins": {"cuda": "13.0"}, **facts("Ubuntu", "24.04", "1db4")}})
+    assert clash["plan"] == {}
+    assert "CUDA 13.0 makes no code for Tesla V100" in clash["problems"][0]
+    assert filtered({"a": facts("Ubuntu", "24.04", "1db4")}) == {"problems": [], "plan": {}}
+    unknown = filtered({"a": {**WISHES, **facts("Plan9", "4")}})
+    assert "a: os: 'plan9-4' is not known" in unknown["problems"][0]
+
+
+def test_a_node_that_said_nothing_is_named() -> None:
+    with pytest.raises(ValueError, match="a has not said what it is"):
+        fleet(catalog.load(), {"a": dict(WISHES)})
