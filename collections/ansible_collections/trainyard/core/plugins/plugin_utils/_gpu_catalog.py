@@ -11,8 +11,11 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any
 
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from packaging.version import InvalidVersion, Version
+try:  # ansible-core requires it, but ansible-test imports plugins without what ansible-core requires
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet
+    from packaging.version import InvalidVersion, Version
+except ImportError:
+    pass
 
 Capability = tuple[int, int]
 """A GPU's compute capability: (8, 6) is 8.6."""
@@ -86,7 +89,7 @@ def fits(text: str, wanted: str) -> bool:
 
 def capability(text: str) -> Capability:
     """Return "8.6" as (8, 6)."""
-    major, _, minor = text.partition(".")
+    major, _dot, minor = text.partition(".")
     return int(major), int(minor or 0)
 
 
@@ -330,7 +333,7 @@ class Catalog:
         for chip in self.chips.values():
             value = capability(chip["compute_capability"])
             for line in chip["devices"].splitlines():
-                number, _, name = line.partition(" ")
+                number, _space, name = line.partition(" ")
                 found[int(number, 16)] = (name, value)
         return found
 

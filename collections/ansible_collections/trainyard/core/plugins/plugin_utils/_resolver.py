@@ -52,7 +52,7 @@ def failures(catalog: Catalog, nodes: Sequence[Node], wishes: Wishes, today: str
 def clashing(catalog: Catalog, nodes: Sequence[Node], wishes: Wishes, today: str) -> bool:
     """Return whether anything cannot be, without saying what; the arguments are those of `solve`."""
     search = Search(catalog, wishes, today)
-    return any(True for members in _groups(search, nodes) for _ in _lacking(search, members[0]))
+    return any(list(_lacking(search, members[0])) for members in _groups(search, nodes))
 
 
 def _groups(search: Search, nodes: Sequence[Node]) -> list[tuple[Node, ...]]:
@@ -70,7 +70,7 @@ def _settle(search: Search, groups: Sequence[tuple[Node, ...]]) -> list[Failure]
         candidates = search.drivers(members[0])
         if search.wishes.policy == "if_needed" and len(candidates) > 1 and candidates[0].source == "installed":
             search.settle_for(members[0], candidates[0])
-            if not any(True for _ in _lacking(search, members[0])):
+            if not list(_lacking(search, members[0])):
                 continue
             search.settle_for(members[0], *candidates)
         found += _failures(search, members)

@@ -22,7 +22,6 @@ from ansible_collections.trainyard.core.plugins.plugin_utils._gpu_catalog import
     DriverBranch,
     Fact,
     Gpu,
-    dotted,
     fits,
     version,
 )
@@ -286,22 +285,19 @@ class Search:
         ]
 
     def _cuda_clash(self, chosen: Sequence[Choice], gpus: Sequence[Gpu]) -> Reason:
+        """Return why the last of these builds has no CUDA to share with the others, the GPUs and the pin."""
         last, others = chosen[-1], [choice for choice in chosen[:-1] if choice.build.cuda]
-        words = f"uses CUDA {_plain(last.build.cuda)}"
-        outside = [
-            gpu for gpu in gpus if not any(g.architecture.has_cuda(row.line) for g in (gpu,) for row in self._lines(last.build.cuda))
-        ]
+        lines = [row.line for row in self.catalog.cuda_lines if fits(row.line, last.build.cuda)]
+        outside = next((gpu for gpu in gpus if not any(map(gpu.architecture.has_cuda, lines))), None)
         pin = self.wishes.pin("cuda")
+        words = f"uses CUDA {_plain(last.build.cuda)}"
         if outside:
-            words += f", which has no code for {outside[0]}"
-        elif pin and not any(fits(row.line, pin) for row in self._lines(last.build.cuda)):
+            words += f", which has no code for {outside}"
+        elif pin and not any(fits(line, pin) for line in lines):
             words += f", not {_plain(pin)}"
         elif others:
             words += f", {self._built(others[0])} CUDA {_plain(others[0].build.cuda)}"
         return Reason(words, last.build.fact, self._built(last), last.release.version)
-
-    def _lines(self, words: str) -> list[Any]:
-        return [row for row in self.catalog.cuda_lines if fits(row.line, words)]
 
     def _finish(
         self, chosen: tuple[Choice, ...], gpus: Sequence[Gpu], drivers: dict[str, Driver], made_for: int, why_not: list[Reason]
@@ -324,11 +320,11 @@ class Search:
                 why_not.append(Reason(words, fact, subject, number))
                 continue
             wanted = [choice.build.cudnn for choice in chosen if choice.build.cudnn]
+            pin = self.wishes.pin("cudnn")
             if not wanted:
                 yield WheelSet(chosen, "gpu", line, "", least, fact)
                 continue
-            rows = self._cudnns(line, wanted, gpus)
-            for row in rows:
+            for row in self._cudnns(line, [*wanted, pin], gpus):
                 more = version(row.driver or "0") > version(least)
                 needed = row.driver if more else least
                 if all(driver.runs(needed) for driver in drivers.values()):
@@ -341,38 +337,33 @@ class Search:
         return next(int(version(row.driver).major) for row in self.catalog.cuda_lines if row.line == line)
 
     def _cudnns(self, line: str, wanted: Sequence[str], gpus: Sequence[Gpu]) -> list[Cudnn]:
-        """Return the releases of cuDNN that all builds accept and that drive all GPUs, newest first, the least demanding row first."""
-        pin = self.wishes.pin("cudnn")
+        """Return the releases of cuDNN that fulfil all these words and drive all GPUs, newest first, the least demanding row first."""
         fitting = [
             row
             for row in self.catalog.cudnns
             if fits(line, row.cuda)
-            and all(fits(row.version, words) for words in (*wanted, pin))
+            and all(fits(row.version, words) for words in wanted)
             and all(knows(row, gpu.capability) for gpu in gpus)
         ]
         fitting.sort(key=lambda row: version(row.driver or "0"))
         return sorted(fitting, key=lambda row: version(row.version), reverse=True)
 
     def _cudnn_clash(self, chosen: Sequence[Choice], line: str, gpus: Sequence[Gpu]) -> Reason:
+        """Return why the last of these builds has no cuDNN to share with the others, the GPUs and the pin."""
         builds = [choice for choice in chosen if choice.build.cudnn]
         last, pin = builds[-1], self.wishes.pin("cudnn")
-        subject = self._built(last)
-        words = f"needs cuDNN {_plain(last.build.cudnn)}"
-        wanted = [last.build.cudnn]
-        if not self._cudnns(line, wanted, gpus):
-            unable = next((gpu for gpu in gpus if not self._cudnns(line, wanted, (gpu,))), gpus[0])
-            known = [row for row in self.catalog.cudnns if fits(line, row.cuda) and fits(row.version, last.build.cudnn)]
-            oldest = min((min(row.capabilities) for row in known if row.capabilities), default=None)
-            words += f", which does not drive {unable}" + (f" (from {dotted(oldest)} on)" if oldest and oldest > unable.capability else "")
-            words = words if known and not pin else f"{words}{f'; {pin} is asked for' if pin else ''}"
-        for other in builds[:-1]:
-            if not self._cudnns(line, [*wanted, other.build.cudnn], gpus):
-                words += f", {self._built(other)} cuDNN {_plain(other.build.cudnn)}"
-                break
-        else:
-            if pin and "asked for" not in words:
-                words += f"; {_plain(pin)} is asked for"
-        return Reason(words, last.build.fact, subject, last.release.version)
+        own = last.build.cudnn
+        words = f"needs cuDNN {_plain(own)}"
+        unable = next((gpu for gpu in gpus if not self._cudnns(line, [own], [gpu])), None)
+        other = next((choice for choice in builds[:-1] if not self._cudnns(line, [own, choice.build.cudnn], gpus)), None)
+        if unable:
+            words += f", which does not drive {unable}"
+        elif other:
+            words += f", {self._built(other)} cuDNN {_plain(other.build.cudnn)}"
+        elif pin:
+            too_new = next((gpu for gpu in gpus if not self._cudnns(line, [pin], [gpu])), None)
+            words += f"; {_plain(pin)} is asked for" + (f", which does not drive {too_new}" if too_new else "")
+        return Reason(words, last.build.fact, self._built(last), last.release.version)
 
     def _name(self, framework: str) -> str:
         return self.catalog.frameworks[framework].title

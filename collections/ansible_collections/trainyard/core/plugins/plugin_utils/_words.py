@@ -119,7 +119,7 @@ def _profile(
     """Return environments and pins for each variant and Python of a profile that suits the nodes: for GPUs, or for the CPU."""
     if not word:
         return [(environments, {})]
-    name, _, chosen = word.partition(":")
+    name, _colon, chosen = word.partition(":")
     if name not in catalog.profiles:
         raise UnknownWordError("profile", name, catalog.profiles)
     profile = catalog.profiles[name]

@@ -101,7 +101,13 @@ CASES = {
     ),
     "pascal with CUDA 13 is refused": Case(U24, ("P100",), TF, {"pins": {"cuda": "13"}}, clash=("pin", "gpus"), change=("pin",)),
     "cuDNN 9.11 and Volta": Case(
-        U24, ("V100",), TF, {"pins": {"cudnn": ">=9.11"}}, clash=("framework", "device", "pin"), because="cuDNN", change=("pin",)
+        U24,
+        ("V100",),
+        TF,
+        {"pins": {"cudnn": ">=9.11"}},
+        clash=("framework", "device", "pin"),
+        because=">=9.11 is asked for, which does not drive V100",
+        change=("pin",),
     ),
     "cuDNN 9.10 and Volta": Case(U24, ("V100",), TF, {"pins": {"cudnn": "9.10"}}, branch=580, sets={"tensorflow": "cudnn 9.10.2"}, **OLD),
     "CUDA 12.6 for all": Case(
