@@ -39,7 +39,7 @@ def test_an_environment_is_complete(name: str) -> None:
     assert ("proof" in environment) == (environment["kind"] == "framework")
     for variant in environment["variants"].values():
         assert set(variant) <= {"device", "common", "requirements", "pythons", "index", "index_packages", "system_packages"}
-        assert variant["device"] == "cpu"
+        assert variant["device"] in {"cpu", "gpu"}
         assert variant["requirements"]
         assert variant["pythons"]
         assert ("index" in variant) == ("index_packages" in variant)

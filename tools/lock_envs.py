@@ -55,6 +55,7 @@ class Lock:
     python: str
     architectures: tuple[str, ...]
     group: str
+    outside: bool = False  # some of it is not in the ordinary index
 
     @property
     def path(self) -> Path:
@@ -72,7 +73,7 @@ def wanted_locks(catalog: Mapping[str, Any]) -> list[Lock]:
                 for architecture in ENVIRONMENT_ARCHITECTURES:
                     file = f"{name}-{variant}-cp{python.replace('.', '')}-{architecture}"
                     title = f"{name} ({variant}) for Python {python} on {architecture}"
-                    locks.append(Lock(file, title, (*data["requirements"], *common), python, (architecture,), name))
+                    locks.append(Lock(file, title, (*data["requirements"], *common), python, (architecture,), name, "index" in data))
     return locks
 
 
@@ -130,7 +131,8 @@ def make(lock: Lock, find_links: str, upgrade: bool) -> str:
     with tempfile.TemporaryDirectory(prefix="trainyard-lock-") as folder:
         work = Path(folder)
         (work / "in.txt").write_text("\n".join(lock.requirements) + "\n")
-        links = ["--find-links", find_links] if find_links else []
+        # Elsewhere a folder could offer another build of the same version, such as 2.13.0+cpu for 2.13.0.
+        links = ["--find-links", find_links] if find_links and lock.outside else []
         if lock.path.exists() and not upgrade:
             kept = "\n".join(f"{name}=={version}" for name, version in pins(lock.path.read_text()).items())
             (work / "pins.txt").write_text(kept + "\n")  # an output file's pins are preferences to uv, not demands
