@@ -58,6 +58,11 @@ class Pin:
     line: str
     size: int
 
+    @property
+    def exact(self) -> str:
+        """Return the line so that 2.13.0+cpu, which some folder or index may offer, does not pass for 2.13.0 as ``==`` lets it."""
+        return self.line.replace("==", "===", 1)
+
 
 @dataclass
 class Found:
@@ -645,7 +650,7 @@ class Environments:
         if not (state.plan or state.broken or state.anew or state.unfinished):
             return
         uv = self._installer()
-        write_atomically(folder / LOCK_COPY, "".join(pin.line + "\n" for pin in pins.values()))
+        write_atomically(folder / LOCK_COPY, "".join(pin.exact + "\n" for pin in pins.values()))
         if state.broken or state.anew or state.unfinished or not (folder / "pyvenv.cfg").is_file():
             self._make(uv, folder)
         self._clear(state)
@@ -654,7 +659,7 @@ class Environments:
             left = self._sync(uv, wanted, pins, folder, left)
         if left:
             empty(folder, keep=MARKER)
-            write_atomically(folder / LOCK_COPY, "".join(pin.line + "\n" for pin in pins.values()))
+            write_atomically(folder / LOCK_COPY, "".join(pin.exact + "\n" for pin in pins.values()))
             self._make(uv, folder)
             left = self._sync(uv, wanted, pins, folder, compare(pins, [], []))
         if left:
@@ -694,7 +699,7 @@ class Environments:
         if done.returncode and special and wanted.index_url and "No solution found" in done.stdout and self.settings.index_url != NO_INDEX:
             # Only now, since a wheelhouse or an own index may have them while the special index is out of reach.
             part = folder / (LOCK_COPY + ".part")
-            write_atomically(part, "".join(pins[name].line + "\n" for name in special))
+            write_atomically(part, "".join(pins[name].exact + "\n" for name in special))
             step = [uv, "pip", "install", "--no-deps", *target, *again, "-r", str(part)]
             done = self._run(step, self._sources(wanted.index_url))
             part.unlink()
