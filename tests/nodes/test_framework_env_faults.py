@@ -33,7 +33,10 @@ import base64, hashlib, json, os, pathlib, random, zipfile
 folder = pathlib.Path("/srv/index"); folder.mkdir(parents=True, exist_ok=True)
 random.seed(1)
 locks = {}
-packages = [("alpha", "1.0", 0), ("alpha", "2.0", 0), ("alpha", "2.0+other", 0), ("beta", "1.0", 0), ("big", "1.0", 30_000_000), ("special", "1.0+cpu", 0)]
+packages = [
+    ("alpha", "1.0", 0), ("alpha", "2.0", 0), ("alpha", "2.0+other", 0),
+    ("beta", "1.0", 0), ("big", "1.0", 30_000_000), ("special", "1.0+cpu", 0),
+]
 for name, version, size in packages:
     files = {f"{name}/__init__.py": f"version = '{version}'\n".encode(), f"{name}/tests/__init__.py": b""}
     if size:

@@ -58,6 +58,7 @@ class TestLock:
         pins = core.parse_lock(f"# a comment\nScikit_Learn==1.9.1 {HASH} # 1234\n\ntorch==2.13.0+cpu {HASH}\n")
         assert [(pin.name, pin.version, pin.size) for pin in pins.values()] == [("scikit-learn", "1.9.1", 1234), ("torch", "2.13.0+cpu", 0)]
         assert pins["scikit-learn"].line == f"Scikit_Learn==1.9.1 {HASH}"
+        assert pins["torch"].exact == f"torch===2.13.0+cpu {HASH}"
 
     def test_pips_own_form_over_several_lines_is_read_too(self) -> None:
         assert core.parse_lock(f"six==1.17.0 \\\n    {HASH} \\\n    {HASH}\n")["six"].version == "1.17.0"
@@ -264,7 +265,7 @@ class FakeUv(core.Environments):
 
     def _sync_packages(self, requirements: Path) -> None:
         site = Path(self.site(requirements.parent))
-        pins = core.parse_lock(requirements.read_text())
+        pins = core.parse_lock(requirements.read_text().replace("===", "=="))
         for package in core.installed(str(site)):
             if package.name not in pins or pins[package.name].version != package.version:
                 for path in (site / package.folder).iterdir():
