@@ -403,7 +403,7 @@ class TestApply:
 
         envs._run = run  # type: ignore[assignment,method-assign]
         actions(envs, wish)
-        assert asked == [(f"torch==2.13.0+cpu {HASH}\n", "https://special.example")]
+        assert asked == [(f"torch===2.13.0+cpu {HASH}\n", "https://special.example")]
 
     def test_a_wheelhouse_that_is_none_is_said(self, envs: FakeUv) -> None:
         envs.settings = core.Settings(**{**envs.settings.__dict__, "wheelhouse": "/nowhere"})
