@@ -80,5 +80,7 @@ def test_no_package_is_broken(host: Any) -> None:
     assert host.run("apt-get check").rc == 0
 
 
-def test_no_unit_failed(host: Any) -> None:
-    assert host.check_output("systemctl --failed --plain --no-legend") == ""
+def test_the_persistence_daemon_waits_for_a_gpu_and_no_other_unit_failed(host: Any) -> None:
+    assert host.service("nvidia-persistenced").is_enabled
+    failed = host.check_output("systemctl --failed --plain --no-legend").splitlines()
+    assert [line.split()[0] for line in failed] in ([], ["nvidia-persistenced.service"])  # its package starts it, and it finds no GPU
