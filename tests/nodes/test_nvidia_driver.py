@@ -36,12 +36,10 @@ def package_list(node: Lab) -> dict[str, str]:
     return {line.split()[0]: line.split()[1] for line in lines}
 
 
-def state_of_disk(node: Lab) -> str:
-    """Return what an untouched node has of files where the role writes some."""
-    return ask(
-        node,
-        "find /etc/apt /etc/modprobe.d /etc/modules-load.d /etc/dkms /etc/nvidia /usr/src /var/lib/dkms /lib/modules 2>/dev/null | sort",
-    )
+def state_of_disk(node: Lab) -> list[str]:
+    """Return the files where the driver has some; DKMS's signing key stays, since the firmware may know it."""
+    folders = "/etc/apt /etc/modprobe.d /etc/modules-load.d /etc/dkms /etc/nvidia /usr/src /var/lib/dkms /lib/modules"
+    return ask(node, f"find {folders} -not -type d -not -path '/var/lib/dkms/mok.*' 2>/dev/null | sort").splitlines()
 
 
 def modules(node: Lab) -> dict[str, str]:
@@ -58,7 +56,7 @@ def assert_sound(node: Lab) -> None:
 
 
 @pytest.fixture(scope="module")
-def before(node: Lab) -> tuple[dict[str, str], str]:
+def before(node: Lab) -> tuple[dict[str, str], list[str]]:
     """The node's packages and files before the role was there."""
     return package_list(node), state_of_disk(node)
 
@@ -77,21 +75,21 @@ def before(node: Lab) -> tuple[dict[str, str], str]:
     ],
 )
 def test_a_driver_that_cannot_be_had_is_refused_before_any_change(
-    node: Lab, tmp_path: Path, before: tuple[dict[str, str], str], variables: dict[str, Any], words: str
+    node: Lab, tmp_path: Path, before: tuple[dict[str, str], list[str]], variables: dict[str, Any], words: str
 ) -> None:
     refused = driver(node, tmp_path, **{**FORCED, **variables})
     assert words in refused.failures()
     assert refused.changed == {"head": 0}
 
 
-def test_without_a_gpu_nothing_is_done_and_that_is_said(node: Lab, tmp_path: Path, before: tuple[dict[str, str], str]) -> None:
+def test_without_a_gpu_nothing_is_done_and_that_is_said(node: Lab, tmp_path: Path, before: tuple[dict[str, str], list[str]]) -> None:
     done = driver(node, tmp_path)
     assert (done.status, done.changed) == (0, {"head": 0})
     assert "No NVIDIA GPU is on the bus of head, so no driver is installed." in done.text
     assert (package_list(node), state_of_disk(node)) == before
 
 
-def test_check_mode_says_what_would_come_and_changes_nothing(node: Lab, tmp_path: Path, before: tuple[dict[str, str], str]) -> None:
+def test_check_mode_says_what_would_come_and_changes_nothing(node: Lab, tmp_path: Path, before: tuple[dict[str, str], list[str]]) -> None:
     checked = driver(node, tmp_path, ("--check", "--diff"), **FORCED)
     assert checked.status == 0, checked.text
     would = checked.results["nvidia_driver : Have the driver, and the headers that its modules are built with", "head"]
@@ -101,7 +99,7 @@ def test_check_mode_says_what_would_come_and_changes_nothing(node: Lab, tmp_path
 
 
 def test_the_distributions_driver_comes_and_a_second_run_changes_nothing(
-    node: Lab, tmp_path: Path, before: tuple[dict[str, str], str]
+    node: Lab, tmp_path: Path, before: tuple[dict[str, str], list[str]]
 ) -> None:
     ask(node, "apt-mark hold sed")  # somebody's own hold
     done = driver(node, tmp_path, **FORCED)
@@ -145,7 +143,7 @@ def test_another_branch_takes_the_place_of_the_one_before(node: Lab, tmp_path: P
 
 
 def test_undo_leaves_the_packages_and_files_as_they_were_and_what_somebody_asked_for_since(
-    node: Lab, tmp_path: Path, before: tuple[dict[str, str], str]
+    node: Lab, tmp_path: Path, before: tuple[dict[str, str], list[str]]
 ) -> None:
     packages, files = before
     ask(node, "apt-get -qq -y install patch")  # came along with dkms; now somebody wants it
