@@ -89,9 +89,11 @@ def inventory_of(lab: Lab, folder: Path, variables: Mapping[str, Any] | None = N
     return path
 
 
-def play(lab: Lab, folder: Path, tasks: Sequence[Mapping[str, Any]], words: Sequence[str] = (), **variables: Any) -> Play:
-    """Run tasks as root on a lab's nodes."""
+def play(
+    lab: Lab, folder: Path, tasks: Sequence[Mapping[str, Any]], words: Sequence[str] = (), timeout: float = 600, **variables: Any
+) -> Play:
+    """Run tasks as root on a lab's nodes, for so many seconds at most."""
     book = folder / "play.yml"
     header = {"hosts": "all", "become": True, "gather_facts": True, "gather_subset": ["!all", "network"], "vars": variables}
     book.write_text(yaml.safe_dump([{**header, "tasks": list(tasks)}], sort_keys=False))
-    return ansible_playbook(book, inventory_of(lab, folder), words)
+    return ansible_playbook(book, inventory_of(lab, folder), words, timeout=timeout)

@@ -110,6 +110,51 @@ def test_only_packages_that_were_installed_for_an_owner_are_removed_for_it(node:
     assert packages(node, tmp_path, ["bc", "dc"], owner="demo", state="absent").changed == {"head": 0}
 
 
+def test_what_came_along_with_a_package_goes_with_it_unless_somebody_wants_it_by_now(node: Lab, tmp_path: Path) -> None:
+    listing = ["dpkg-query", "-W", "-f", "${binary:Package} ${db:Status-Abbrev}\n"]
+    before = set(node.execute("head", listing).splitlines())
+    own = {"owner": "demo", "dependencies": True}
+    assert packages(node, tmp_path, ["w3m", "lynx"], **own).changed == {"head": 1}
+    along = {line.split(":")[0].split()[0] for line in set(node.execute("head", listing).splitlines()) - before} - {"w3m", "lynx"}
+    assert {"libgpm2", "lynx-common"} <= along
+    assert packages(node, tmp_path, ["w3m", "lynx"], **own).changed == {"head": 0}
+    # Another role wants one of them.
+    assert packages(node, tmp_path, ["libgpm2"], owner="other").changed == {"head": 0}
+    gone = packages(node, tmp_path, [], state="absent", **own)
+    assert gone.status == 0, gone.text
+    assert {line.split(":")[0].split()[0] for line in set(node.execute("head", listing).splitlines()) - before} == {"libgpm2"}
+    assert packages(node, tmp_path, [], state="absent", **own).changed == {"head": 0}
+    assert packages(node, tmp_path, ["libgpm2"], state="absent", owner="other").changed == {"head": 1}
+
+
+def test_a_package_takes_anothers_place_and_nobody_elses(node: Lab, tmp_path: Path) -> None:
+    node.execute("head", ["apt-get", "-qq", "-y", "--no-install-recommends", "install", "lynx"])
+    own = {"owner": "demo", "dependencies": True}
+    # What stands on it was built from the same source, and goes with it.
+    done = packages(node, tmp_path, ["w3m"], replaces=["lynx-common"], **own)
+    assert done.status == 0, done.text
+    assert not node.execute("head", ["dpkg-query", "-W", "-f", "${db:Status-Abbrev}", "lynx"], check=False).startswith("ii")
+    # Python is somebody else's, so it must not go with what it stands on.
+    refused = packages(node, tmp_path, ["w3m"], replaces=["libexpat1"], **own)
+    assert "python3" in refused.failures()
+    assert "which nobody asked for. Nothing was done." in refused.failures()
+    assert packages(node, tmp_path, [], state="absent", **own).status == 0
+
+
+def test_holds_are_put_and_taken_off_for_an_owner_and_others_stay(node: Lab, tmp_path: Path) -> None:
+    def holds(names: list[str], words: tuple[str, ...] = ()) -> Play:
+        return play(node, tmp_path, [{"name": "holds", "trainyard.core.package_holds": {"name": names, "owner": "demo"}}], words)
+
+    node.execute("head", ["apt-mark", "hold", "grep"])
+    assert holds(["grep", "sed", "no-such-package"], ("--check",)).results["holds", "head"]["held"] == ["sed"]
+    assert holds(["grep", "sed", "no-such-package"]).results["holds", "head"]["held"] == ["sed"]
+    assert holds(["grep", "sed"]).changed == {"head": 0}
+    assert holds(["grep"]).results["holds", "head"]["let_go"] == ["sed"]
+    assert holds([]).changed == {"head": 0}
+    assert node.execute("head", ["apt-mark", "showhold"]).split() == ["grep"]
+    node.execute("head", ["apt-mark", "unhold", "grep"])
+
+
 def test_a_package_that_does_not_exist_is_said(node: Lab, tmp_path: Path) -> None:
     done = packages(node, tmp_path, ["no-such-package-anywhere"])
     assert "Unable to locate package no-such-package-anywhere" in done.failures()

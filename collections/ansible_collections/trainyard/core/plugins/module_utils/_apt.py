@@ -8,7 +8,8 @@ import fcntl
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 LOCKS = (
     "/var/lib/dpkg/lock-frontend",
@@ -95,3 +96,83 @@ def _is_held(path: str) -> bool:
     except OSError:
         return True
     return False
+
+
+# --- what needs what --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Package:
+    """An installed package, as far as it matters for what can go without it.
+
+    Attributes:
+        source: the source package that it was built from.
+        provides: names that it also answers to.
+        depends: what it needs, one set of alternatives for each need.
+    """
+
+    source: str
+    provides: frozenset[str]
+    depends: frozenset[frozenset[str]]
+
+
+PACKAGE_FORMAT = "${Package}\\t${db:Status-Abbrev}\\t${source:Package}\\t${Provides}\\t${Pre-Depends}, ${Depends}\\n"
+"""For ``dpkg-query --showformat``, to be read by `parse_packages`."""
+
+
+def _names(words: str) -> frozenset[str]:
+    """Return the plain names in one need or in a list of provided names: without versions, architectures and restrictions."""
+    return frozenset(filter(None, (re.split(r"[\s:(\[]", word.strip(), maxsplit=1)[0] for word in re.split(r"[|,]", words))))
+
+
+def parse_packages(listing: str) -> dict[str, Package]:
+    """Read what dpkg-query prints with `PACKAGE_FORMAT`: the installed packages by plain name, several architectures taken as one."""
+    found: dict[str, Package] = {}
+    for line in listing.splitlines():
+        name, status, source, provides, depends = (line.split("\t") + [""] * 5)[:5]
+        if status[1:2] not in {"i", "U", "F", "H", "W", "t"}:
+            continue
+        needs = frozenset(filter(None, map(_names, depends.split(","))))
+        other = found.get(name, Package(source, frozenset(), frozenset()))
+        found[name] = Package(source or name, other.provides | _names(provides), other.depends | needs)
+    return found
+
+
+def of_the_same_source(packages: Mapping[str, Package], names: Iterable[str]) -> set[str]:
+    """Return the installed packages that were built from the same source packages as some others."""
+    sources = {packages[name].source for name in names if name in packages}
+    return {name for name, package in packages.items() if package.source in sources}
+
+
+def removable(packages: Mapping[str, Package], candidates: Iterable[str], careful: bool = False) -> set[str]:
+    """Return those candidates that can go without breaking what stays: every package that is no candidate stays.
+
+    Args:
+        packages: what is installed.
+        candidates: names of packages nobody asked for by themselves.
+        careful: keep also what is one of several alternatives for somebody, whether or not another one is there. Versions are not
+            looked at, so that the other one may be too old.
+    """
+    gone = set(candidates) & set(packages)
+    while True:
+        there = set(packages) - gone
+        answers = there.union(*(packages[name].provides for name in there)) if there else set()
+        needed: set[str] = set()
+        for name in there:
+            for need in packages[name].depends:
+                if careful or not need & answers:
+                    needed |= {one for one in gone if one in need or packages[one].provides & need}
+        if not needed:
+            return gone
+        gone -= needed
+
+
+def parse_simulation(output: str) -> tuple[list[str], list[str]]:
+    """Read ``apt-get --simulate``: the packages that it would install or upgrade, and those that it would remove."""
+    installed = re.findall(r"^Inst (\S+) (?!\[)", output, re.MULTILINE)  # a version in brackets is the one that is there already
+    return installed, re.findall(r"^(?:Remv|Purg) (\S+)", output, re.MULTILINE)
+
+
+def parse_candidates(output: str) -> set[str]:
+    """Read ``apt-cache policy``: the packages that could be installed."""
+    return set(re.findall(r"^(\S+):\n(?:  .*\n)??  Candidate: (?!\(none\))", output, re.MULTILINE))

@@ -16,10 +16,37 @@ description:
   - Asks dpkg once and does nothing more when everything is as wanted, which is what makes a second run quick.
 options:
   name:
-    description: Names of packages.
+    description:
+      - Names of packages.
+      - Not looked at where O(state=absent) and O(dependencies=true), since everything that was installed for the owner goes then.
     type: list
     elements: str
-    required: true
+    default: []
+  optional:
+    description: Further packages, installed where apt knows them. The others are told as RV(unavailable).
+    type: list
+    elements: str
+    default: []
+  beside:
+    description: Packages that are wanted where another one is installed, as that one's name and theirs.
+    type: dict
+    default: {}
+  replaces:
+    description:
+      - Packages that must not stay beside the wanted ones. They are removed in the same go, and with them what needs them, if it was
+        built from the same source package or came for the owner.
+      - Any other package that would have to go along is a failure that names it, and nothing is done.
+    type: list
+    elements: str
+    default: []
+  dependencies:
+    description:
+      - Whether what is installed along with the packages is the owner's, too. It is written down in C(/var/lib/trainyard/dependencies) and
+        purged once nothing needs it, or with O(state=absent).
+      - What somebody marked as manually installed since, or what other packages depend on, stays. The owner's holds (see
+        M(trainyard.core.package_holds)) are let go before a change.
+    type: bool
+    default: false
   state:
     description: Whether the packages are to be installed or to be gone. Configuration files and what was installed beside them stay.
     type: str
@@ -52,6 +79,14 @@ EXAMPLES = r"""
 - name: Have the tools that every lab user expects
   trainyard.core.packages:
     name: [tmux, screen]
+
+- name: Have this driver and no other, and remove all that came along with it when it goes
+  trainyard.core.packages:
+    name: [nvidia-tesla-470-kernel-dkms, nvidia-tesla-470-smi]
+    replaces: [nvidia-alternative]
+    beside: {linux-image-amd64: linux-headers-amd64}
+    owner: nvidia_driver
+    dependencies: true
 """
 
 RETURN = r"""
@@ -60,8 +95,13 @@ installed:
   returned: always
   type: list
   elements: str
+unavailable:
+  description: Optional packages that apt does not know. In check mode those that are not installed are not told.
+  returned: always
+  type: list
+  elements: str
 removed:
-  description: Packages that were, or in check mode would be, removed.
+  description: Packages that were, or in check mode would be, removed. In check mode without those that the change makes unneeded.
   returned: always
   type: list
   elements: str
@@ -74,6 +114,7 @@ healed:
 
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -87,9 +128,11 @@ LISTS = "/var/lib/apt/lists"
 
 
 class Ledger:
-    """Which packages were installed for whom."""
+    """Which packages were installed for whom, and which came along with them."""
 
     folder = Path("/var/lib/trainyard/packages")
+    along = Path("/var/lib/trainyard/dependencies")
+    holds = Path("/var/lib/trainyard/holds")
 
     def __init__(self, owner: str | None) -> None:
         self.owner = owner
@@ -97,27 +140,49 @@ class Ledger:
     def _names(self, path: Path) -> set[str]:
         return set(path.read_text().split()) if path.is_file() else set()
 
-    def _write(self, names: set[str]) -> None:
+    def _write(self, names: set[str], folder: Path | None = None) -> None:
         if self.owner:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / self.owner).write_text("".join(f"{name}\n" for name in sorted(names)))
+            path = (folder or self.folder) / self.owner
+            path.parent.mkdir(parents=True, exist_ok=True)
+            beside = path.with_name(f".{path.name}.new")
+            beside.write_text("".join(f"{name}\n" for name in sorted(names)))
+            beside.replace(path)
+
+    def own(self, folder: Path | None = None) -> set[str]:
+        """Return what is written down for this owner."""
+        return self._names((folder or self.folder) / self.owner) if self.owner else set()
 
     def may_remove(self, name: str) -> bool:
         """Whether a package was installed for this owner and for no other; always when no owner is named."""
         if not self.owner:
             return True
-        holders = {path.name for path in self.folder.glob("*") if name in self._names(path)}
+        holders = {path.name for path in self.folder.glob("[!.]*") if name in self._names(path)}
         return holders == {self.owner}
 
     def add(self, names: list[str]) -> None:
         """Write packages down."""
         if self.owner and names:
-            self._write(self._names(self.folder / self.owner) | set(names))
+            self._write(self.own() | set(names))
 
-    def forget(self, names: list[str]) -> None:
+    def add_along(self, names: set[str]) -> None:
+        """Write down packages that come along."""
+        if names - self.own(self.along):
+            self._write(self.own(self.along) | names, self.along)
+
+    def forget(self, names: Iterable[str]) -> None:
         """Strike packages out."""
-        if self.owner:
-            self._write(self._names(self.folder / self.owner) - set(names))
+        for folder in (self.folder, self.along):
+            kept = self.own(folder) - set(names)
+            if kept != self.own(folder):
+                self._write(kept, folder)
+
+    def adopt(self, names: set[str]) -> None:
+        """Give this owner those packages that came along with another's, so that they do not go with that one."""
+        for path in self.along.glob("[!.]*"):
+            taken = names & self._names(path)
+            if taken:
+                self.add(sorted(taken))
+                Ledger(path.name)._write(self._names(path) - taken, self.along)
 
 
 class Packages:
@@ -163,65 +228,174 @@ class Packages:
         self.run(["dpkg", "--configure", "-a"], "Finishing an interrupted installation")
         self.run(["apt-get", "-q", "-y", *KEEP_CONFIGURATION, "-f", "install"], "Mending broken dependencies")
 
+    def update(self) -> None:
+        """Fetch the package lists."""
+        self.run(["apt-get", "-q", "update", "--error-on=any"], "Fetching the package lists")
+
+    def ask(self, command: list[str]) -> tuple[int, str]:
+        """Run a program that changes nothing; return its exit status and what it printed."""
+        rc, output, _errors = self.module.run_command(command, environ_update=ENVIRONMENT)
+        return rc, output
+
+    def packages(self) -> dict[str, apt.Package]:
+        """Ask dpkg what is installed and what it needs."""
+        return apt.parse_packages(self.ask(["dpkg-query", "--show", "--showformat", apt.PACKAGE_FORMAT])[1])
+
+    def known(self, names: set[str]) -> set[str]:
+        """Return those packages that could be installed from the lists as they are now."""
+        if not names or not any(entry.endswith("_Packages") or "_Packages." in entry for entry in os.listdir(LISTS)):
+            return set()
+        return apt.parse_candidates(self.ask(["apt-cache", "policy", *sorted(names)])[1])
+
+    def unneeded(self, ledger: Ledger, installed: dict[str, apt.Package], everything: bool) -> set[str]:
+        """Return what came for the owner, all or only what came along, and can go now."""
+        along = ledger.own(ledger.along)
+        along -= set(self.ask(["apt-mark", "showmanual", *along])[1].split()) if along else set()
+        mine = {name for name in ledger.own() if ledger.may_remove(name)} if everything else set()
+        gone = apt.removable(installed, along | mine)
+        if gone and not self._alone(gone):  # somebody needs a version of something that alone satisfies him
+            gone = apt.removable(installed, along | mine, careful=True)
+        return gone
+
+    def _alone(self, names: set[str]) -> bool:
+        rc, output = self.ask(["apt-get", "--simulate", "--allow-change-held-packages", "remove", *sorted(names)])
+        return rc == 0 and set(apt.parse_simulation(output)[1]) <= names
+
+    def let_go(self, ledger: Ledger) -> None:
+        """Take off the owner's holds; whoever put them there puts them back."""
+        held = sorted(set(self.ask(["apt-mark", "showhold"])[1].split()) & ledger.own(ledger.holds))
+        if held:
+            self.run(["apt-mark", "unhold", *held], "Taking off holds")
+
+    def purge(self, ledger: Ledger, names: set[str]) -> None:
+        """Remove packages that came for the owner, with their configuration, and strike them out."""
+        self.run(["apt-get", "-q", "-y", "purge", *sorted(names)], "Removing packages")
+        ledger.forget(names)
+
+    def install(self, ledger: Ledger, names: list[str], gone: set[str]) -> None:
+        """Install packages and remove those that are in their way."""
+        command = ["--no-install-recommends", *KEEP_CONFIGURATION, "install", *names, *(f"{name}-" for name in sorted(gone))]
+        mine: set[str] = set()
+
+        def attempt(may_fail: bool) -> bool:
+            if gone or self.module.params["dependencies"]:
+                new, lost = apt.parse_simulation(self.ask(["apt-get", "--simulate", *command])[1])
+                ours = ledger.own() | ledger.own(ledger.along)
+                others = set(lost) - ours - apt.of_the_same_source(self.packages(), gone)
+                if others:
+                    self.module.fail_json(
+                        msg=f"Installing {', '.join(names)} would remove {', '.join(sorted(others))}, which nobody asked for. "
+                        "Nothing was done. Remove them yourself if that is right, and run again."
+                    )
+                mine.update(ours & set(lost))
+                if self.module.params["dependencies"]:
+                    ledger.add_along(set(new) - set(names))
+            return self.run(["apt-get", "-q", "-y", *command], "Installing packages", may_fail=may_fail)
+
+        if not attempt(may_fail=True):
+            # The lists are older than what the mirror holds now: fetched anew, once.
+            self.update()
+            attempt(may_fail=False)
+        if mine:
+            self.purge(ledger, mine)  # their configuration is left
+
 
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(
         argument_spec={
-            "name": {"type": "list", "elements": "str", "required": True},
+            "name": {"type": "list", "elements": "str", "default": []},
+            "optional": {"type": "list", "elements": "str", "default": []},
+            "beside": {"type": "dict", "default": {}},
+            "replaces": {"type": "list", "elements": "str", "default": []},
+            "dependencies": {"type": "bool", "default": False},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "owner": {"type": "str"},
             "wait": {"type": "int", "default": 600},
         },
         supports_check_mode=True,
     )
-    names: list[str] = sorted(set(module.params["name"]))
-    bad = apt.invalid_names(names)
+    wanted = module.params["state"] == "present"
+    names = set(module.params["name"])
+    optional = set(module.params["optional"])
+    beside: dict[str, str] = module.params["beside"]
+    bad = apt.invalid_names(sorted({*names, *optional, *beside, *beside.values()}))
     if bad:
         module.fail_json(msg=f"name: {', '.join(bad)} cannot be the name of a Debian package (lower-case letters, digits, + - . only).")
+    if module.params["dependencies"] and not module.params["owner"]:
+        module.fail_json(msg="dependencies: an owner has to be named, for whom they are written down.")
 
     work = Packages(module)
     before = work.status()
     broken = apt.half_done(before)
     interrupted = bool(broken) or apt.interrupted()
-    have = {name for name in names if apt.is_installed(before.get(name, ""))}
-    wanted = module.params["state"] == "present"
     ledger = Ledger(module.params["owner"])
-    change = [name for name in names if (name in have) != wanted and (wanted or ledger.may_remove(name))]
-    result: dict[str, Any] = {
-        "changed": bool(change) or interrupted,
-        "installed": change if wanted else [],
-        "removed": [] if wanted else change,
-        "healed": broken,
-        "diff": {
-            "before": "".join(f"{name}\n" for name in sorted(have)),
-            "after": "".join(f"{name}\n" for name in (names if wanted else [])),
-        },
-    }
-    if result["changed"] and not module.check_mode:
-        if wanted:
-            ledger.add(change)  # before, so that an interruption forgets nothing
-        if interrupted:
-            work.heal()
-        if change and wanted:
-            if not _lists_know(module, change):
-                work.run(["apt-get", "-q", "update", "--error-on=any"], "Fetching the package lists")
-            install = ["apt-get", "-q", "-y", "--no-install-recommends", *KEEP_CONFIGURATION, "install", *change]
-            if not work.run(install, "Installing packages", may_fail=True):
-                # The lists are older than what the mirror holds now: fetched anew, once.
-                work.run(["apt-get", "-q", "update", "--error-on=any"], "Fetching the package lists")
-                work.run(install, "Installing packages")
-        elif change:
-            work.run(["apt-get", "-q", "-y", "remove", *change], "Removing packages")
-            ledger.forget(change)
+    result: dict[str, Any] = {"changed": interrupted, "installed": [], "removed": [], "unavailable": [], "healed": broken}
+    if wanted:
+        names |= {other for name, other in beside.items() if apt.is_installed(before.get(name, ""))}
+        _have(work, ledger, names, optional, before, result)
+    else:
+        _remove(work, ledger, names, before, result)
     module.exit_json(**result)
 
 
-def _lists_know(module: AnsibleModule, names: list[str]) -> bool:
-    if not any(entry.endswith("_Packages") or "_Packages." in entry for entry in os.listdir(LISTS)):
-        return False
-    rc, output, _errors = module.run_command(["apt-cache", "policy", *names], environ_update=ENVIRONMENT)
-    return rc == 0 and output.count("Candidate:") == len(names) and "Candidate: (none)" not in output
+def _have(work: Packages, ledger: Ledger, names: set[str], optional: set[str], before: dict[str, str], result: dict[str, Any]) -> None:
+    module = work.module
+    missing = {name for name in names | optional if not apt.is_installed(before.get(name, ""))}
+    gone = {name for name in module.params["replaces"] if apt.is_installed(before.get(name, ""))} - names
+    unneeded = (
+        work.unneeded(ledger, work.packages(), everything=False) - gone - names - optional if module.params["dependencies"] else set()
+    )
+    if result["changed"] and not module.check_mode:
+        work.heal()
+    if missing & names and not module.check_mode and work.known(missing & names) < missing & names:
+        work.update()
+    known = missing - names if module.check_mode and missing & names else work.known(missing - names)
+    result["unavailable"] = sorted(missing - names - known)
+    new = sorted((missing & names) | known)
+    result.update(changed=result["changed"] or bool(new or gone or unneeded), installed=new, removed=sorted(gone | unneeded))
+    had = sorted((names | optional) - missing | gone | unneeded)
+    result["diff"] = {"before": _lines(had), "after": _lines(sorted((set(had) | set(new)) - gone - unneeded))}
+    if module.check_mode:
+        return
+    ledger.adopt((names | optional) - missing)
+    if not result["changed"]:
+        return
+    ledger.add(new)  # before, so that an interruption forgets nothing
+    if module.params["dependencies"] and (new or gone or unneeded):
+        work.let_go(ledger)
+    if new or gone:
+        work.install(ledger, new, gone)
+    if module.params["dependencies"]:
+        unneeded = work.unneeded(ledger, work.packages(), everything=False)
+        if unneeded:
+            work.purge(ledger, unneeded)
+            result["removed"] = sorted({*result["removed"], *unneeded})
+
+
+def _remove(work: Packages, ledger: Ledger, names: set[str], before: dict[str, str], result: dict[str, Any]) -> None:
+    along = work.module.params["dependencies"]
+    if along:
+        gone = work.unneeded(ledger, work.packages(), everything=True)
+    else:
+        gone = {name for name in names if apt.is_installed(before.get(name, "")) and ledger.may_remove(name)}
+    result.update(changed=result["changed"] or bool(gone), removed=sorted(gone))
+    had = sorted(gone if along else (name for name in names if apt.is_installed(before.get(name, ""))))
+    result["diff"] = {"before": _lines(had), "after": _lines(sorted(set(had) - gone) if along else [])}
+    if not result["changed"] or work.module.check_mode:
+        return
+    if result["healed"] or apt.interrupted():
+        work.heal()
+    if gone and along:
+        work.let_go(ledger)
+        work.purge(ledger, gone)
+    elif gone:
+        work.run(["apt-get", "-q", "-y", "remove", *sorted(gone)], "Removing packages")
+        ledger.forget(gone)
+
+
+def _lines(names: Iterable[str]) -> str:
+    return "".join(f"{name}\n" for name in names)
 
 
 if __name__ == "__main__":

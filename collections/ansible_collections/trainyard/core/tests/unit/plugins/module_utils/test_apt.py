@@ -72,3 +72,62 @@ def test_apts_words_for_a_held_lock_are_recognised() -> None:
     assert apt.says_locked("E: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 4711 (apt-get)")
     assert apt.says_locked("dpkg: error: dpkg frontend lock was locked by another process with pid 3\nE: Unable to lock the directory")
     assert not apt.says_locked("E: Unable to locate package blocks")
+
+
+# --- what needs what --------------------------------------------------------------------------------------------------
+
+PACKAGES = apt.parse_packages(
+    "driver\tii \tdriver-source\t\t, lib (= 1), support--v1, dkms (>= 3)\n"
+    "lib\thi \tdriver-source\tlibdriver.so (= 1)\t, libc6\n"
+    "support\tii \tsupport\tsupport--v1\t, \n"
+    "dkms\tii \tdkms\t\t, gcc | clang, make:any\n"
+    "gcc\tii \tgcc\tc-compiler\tlibc6 (>= 2), \n"
+    "make\tii \tmake\t\t, libc6\n"
+    "libc6\tii \tglibc\t\t, \n"
+    "gone\trc \tgone\t\t, gcc\n"
+)
+ALONG = ["lib", "support", "dkms", "gcc", "make"]
+
+
+def test_only_installed_packages_are_read_with_their_plain_needs() -> None:
+    assert set(PACKAGES) == {"driver", "lib", "support", "dkms", "gcc", "make", "libc6"}
+    assert PACKAGES["dkms"].depends == {frozenset({"gcc", "clang"}), frozenset({"make"})}
+    assert PACKAGES["lib"].provides == {"libdriver.so"}
+
+
+def test_what_a_package_that_stays_needs_stays_by_its_name_or_by_what_it_provides() -> None:
+    assert apt.removable(PACKAGES, ALONG) == set()
+    assert apt.removable(PACKAGES, [*ALONG, "driver"]) == {*ALONG, "driver"}
+
+
+def test_what_came_along_stays_when_somebody_else_needs_it_by_now() -> None:
+    later = apt.parse_packages("build-tools\tii \tbuild-tools\t\t, make, c-compiler | other\n")
+    assert apt.removable({**PACKAGES, **later}, [*ALONG, "driver"]) == {"driver", "lib", "support", "dkms"}
+
+
+def test_an_alternative_that_is_there_is_enough_unless_one_is_careful() -> None:
+    both = {**PACKAGES, **apt.parse_packages("user\tii \tuser\t\t, gcc (>= 99) | clang\nclang\tii \tclang\t\t, \n")}
+    assert "gcc" in apt.removable(both, [*ALONG, "driver"])
+    assert "gcc" not in apt.removable(both, [*ALONG, "driver"], careful=True)
+
+
+def test_packages_of_one_source_are_found() -> None:
+    assert apt.of_the_same_source(PACKAGES, ["lib"]) == {"driver", "lib"}
+    assert apt.of_the_same_source(PACKAGES, ["no-such"]) == set()
+
+
+def test_a_simulation_tells_new_packages_from_newer_ones() -> None:
+    output = (
+        "Inst libc6 [2.36-9] (2.36-10 Debian:12.11/oldstable [amd64]) []\n"
+        "Inst gcc (4:12.2.0-3 Debian:12.11/oldstable [amd64])\nRemv nvidia-smi [535.1]\nConf gcc (4:12.2.0-3 [amd64])\n"
+        "Purg nvidia-support [1]\n"
+    )
+    assert apt.parse_simulation(output) == (["gcc"], ["nvidia-smi", "nvidia-support"])
+
+
+def test_candidates_are_packages_that_could_be_installed() -> None:
+    output = (
+        "bash:\n  Installed: 5.2\n  Candidate: 5.2\n  Version table:\n *** 5.2 500\n"
+        "left:\n  Installed: (none)\n  Candidate: (none)\n  Version table:\nnew:\n  Installed: (none)\n  Candidate: 1\n  Version table:\n"
+    )
+    assert apt.parse_candidates(output) == {"bash", "new"}
