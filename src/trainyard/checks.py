@@ -66,7 +66,7 @@ def quick() -> list[Step]:
         Step("yamllint", [_bin("yamllint"), "--strict", "."]),
         Step("shellcheck", [_bin("shellcheck"), *scripts]),
         Step("ansible-lint", [_bin("ansible-lint"), "--strict"]),
-        Step("unit", [sys.executable, "-m", "pytest", "-q", "-m", "not nodes and not lab and not faults", "-n", "2"]),
+        Step("unit", [sys.executable, "-m", "pytest", "-q", "-m", "not nodes and not lab and not faults and not slow", "-n", "2"]),
     ]
 
 

@@ -14,13 +14,14 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         "test",
         help="run the project's own tests",
         description=__doc__,
-        epilog="Without a word: everything but --faults. The lab of `up` is used, and brought up where it is not there.",
+        epilog="Without a word: everything but --faults and --slow. The lab of `up` is used, and brought up where it is not there.",
     )
     which = verb.add_mutually_exclusive_group()
     which.add_argument("--quick", action="store_true", help="linters, types and unit tests")
     which.add_argument("--nodes", action="store_true", help="what boots single containers, Molecule's scenarios among it")
     which.add_argument("--lab", action="store_true", help="the end-to-end scenario on three nodes")
     which.add_argument("--faults", action="store_true", help="the full sweep: the controller killed after every task, one after another")
+    which.add_argument("--slow", action="store_true", help="a driver on a node: several kernels, another branch and back, its undo")
     which.add_argument("--molecule", metavar="SCENARIO", help="one scenario of Molecule")
     verb.add_argument("--release", choices=checks.RELEASES, default="bookworm", help="release of Debian for --molecule")
     verb.add_argument("--command", default="test", help="Molecule's command for --molecule, such as converge, verify, login or destroy")
@@ -34,6 +35,8 @@ def run(arguments: argparse.Namespace) -> int:
         return checks.run([checks.molecule(arguments.molecule, arguments.release, arguments.command.split())])
     if arguments.faults:
         return checks.run([checks.Step("faults", [sys.executable, "-m", "pytest", "-q", "-s", "-m", "faults", "tests/faults"], alone=True)])
+    if arguments.slow:
+        return checks.run([checks.Step("slow", [sys.executable, "-m", "pytest", "-q", "-m", "slow", "tests/slow"], alone=True)])
     steps = []
     if arguments.quick or not (arguments.nodes or arguments.lab):
         steps += checks.quick()

@@ -14,7 +14,7 @@ import pytest
 from tests.support import Play, play
 from trainyard.containers import Lab
 
-pytestmark = pytest.mark.nodes
+pytestmark = pytest.mark.slow
 
 FORCED = {"nvidia_driver_force": True, "nvidia_driver_kernels": ["amd64"]}
 FILES = ["/etc/apt/sources.list.d/trainyard-nvidia-driver.sources", "/etc/modprobe.d/trainyard-nvidia-driver.conf"]
