@@ -210,6 +210,23 @@ def test_a_hash_follows_its_password(node: Lab, tmp_path: Path) -> None:
     }
 
 
+def test_a_service_that_crashed_and_waits_to_be_started_again_is_stopped(node: Lab, tmp_path: Path) -> None:
+    crash = "printf '[Service]\nExecStart=/bin/false\nRestart=always\nRestartSec=1h\n' >/run/systemd/system/crash.service"
+    state = "systemctl show --property=SubState crash.service"
+    plan: dict[str, dict[str, Any] | str] = {
+        "crashed": f"{crash}; systemctl start crash.service; sleep 1; {state}",
+        "look": {},
+        "stopped": {},
+        "stopped already": {},
+        "state": state,
+    }
+    common = {"name": "crash.service", "enabled": True, "state": "stopped"}
+    done = steps(node, tmp_path, "trainyard.core.service_current", common, plan)
+    assert done["crashed"]["stdout"] == "SubState=auto-restart"
+    assert [done[name]["actions"] for name in ("look", "stopped", "stopped already")] == [["stop"], ["stop"], []]
+    assert done["state"]["stdout"] == "SubState=dead"
+
+
 @pytest.mark.usefixtures("argon2")
 def test_the_undo_takes_off_what_was_put_there_and_only_that(node: Lab, tmp_path: Path) -> None:
     run(node, tmp_path, "jupyter")  # all of it but a server that runs

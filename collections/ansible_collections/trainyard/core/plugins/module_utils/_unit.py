@@ -26,12 +26,15 @@ class Unit:
     """The part of ``systemctl show`` that decides what is to be done.
 
     Attributes:
+        active: it runs, or is about to for the first time.
+        idle: nothing runs and nothing will by itself. A service that waits to be started again is neither active nor idle.
         started: when the main process was started, in seconds of CLOCK_MONOTONIC; 0 when it never was.
         files: the unit's own files on disk.
     """
 
     loaded: bool
     active: bool
+    idle: bool
     enabled: bool
     needs_reload: bool
     started: float
@@ -46,6 +49,7 @@ def parse_show(text: str) -> Unit:
         loaded=values.get("LoadState") == "loaded",
         # A service that crashes and waits to be started again is "activating"; it does not run.
         active=values.get("ActiveState") in {"active", "reloading", "activating"} and values.get("SubState") != "auto-restart",
+        idle=values.get("ActiveState") in {"inactive", "failed"},
         enabled=values.get("UnitFileState") in {"enabled", "static", "alias", "generated", "indirect"},
         needs_reload=values.get("NeedDaemonReload") == "yes",
         started=int(values.get("ExecMainStartTimestampMonotonic") or 0) / 1e6,

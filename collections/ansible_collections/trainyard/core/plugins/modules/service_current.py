@@ -112,7 +112,7 @@ def main() -> None:
         reasons = systemd.changed_after(unit.started, [*unit.files, *module.params["files"]], time.monotonic(), time.time())
         if reasons:
             actions.append("restart")
-    elif unit.active:
+    elif not unit.idle:
         actions.append("stop")
 
     if not module.check_mode:
@@ -131,7 +131,7 @@ def main() -> None:
         actions=actions,
         reasons=reasons,
         diff={
-            "before": f"enabled: {unit.enabled}\nactive: {unit.active}\ncurrent: {not reasons}\n",
+            "before": f"enabled: {unit.enabled}\nactive: {unit.active if wanted else not unit.idle}\ncurrent: {not reasons}\n",
             "after": f"enabled: {module.params['enabled']}\nactive: {wanted}\ncurrent: True\n",
         },
     )

@@ -32,9 +32,12 @@ def test_a_unit_that_systemd_does_not_know() -> None:
     assert (unit.loaded, unit.active, unit.enabled, unit.started, unit.files) == (False, False, False, 0.0, ())
 
 
-def test_a_service_that_crashes_in_a_loop_does_not_count_as_running() -> None:
-    assert not systemd.parse_show("LoadState=loaded\nActiveState=activating\nSubState=auto-restart\n").active
-    assert systemd.parse_show("LoadState=loaded\nActiveState=activating\nSubState=start\n").active
+def test_a_service_that_crashes_in_a_loop_counts_neither_as_running_nor_as_idle() -> None:
+    waits = systemd.parse_show("LoadState=loaded\nActiveState=activating\nSubState=auto-restart\n")
+    assert (waits.active, waits.idle) == (False, False)
+    starts = systemd.parse_show("LoadState=loaded\nActiveState=activating\nSubState=start\n")
+    assert (starts.active, starts.idle) == (True, False)
+    assert systemd.parse_show("LoadState=loaded\nActiveState=failed\nSubState=failed\n").idle
 
 
 def test_only_files_that_changed_after_the_start_count(tmp_path: Path) -> None:
