@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.trainyard.core.plugins.filter.fleet_plan import fleet_plan
+from ansible_collections.trainyard.core.plugins.plugin_utils._fleet_plan import fleet_plan
 from ansible_collections.trainyard.core.plugins.plugin_utils._fleet_words import fleet
 
 from trainyard import catalog, cli
@@ -119,7 +119,14 @@ def facts(distribution: str, version: str, *devices: str, **info: Any) -> dict[s
 
 
 def filtered(hostvars: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    return fleet_plan(hostvars, hosts=list(hostvars), catalogue=str(catalog.FOLDER), month="2026-11")
+    return fleet_plan(
+        hostvars,
+        hosts=list(hostvars),
+        catalogue=str(catalog.FOLDER),
+        environments=catalog.environments(),
+        locks=str(catalog.LOCKS),
+        month="2026-11",
+    )
 
 
 def test_what_nodes_say_of_themselves_is_planned_for() -> None:
@@ -130,13 +137,58 @@ def test_what_nodes_say_of_themselves_is_planned_for() -> None:
             "c": {**WISHES, **facts("Rocky", "9.6", "2684", modules={"version": "580.95.05"})},
         }
     )
-    assert said["problems"] == []
+    assert all("which is not locked" in problem for problem in said["problems"])
     nodes = said["plan"]["nodes"]
     assert [nodes[name]["os"] for name in "abc"] == ["ubuntu-24.04", "debian-12", "rhel-9"]
     assert nodes["a"]["gpus"][0]["architecture"] == "volta"
     assert nodes["a"]["driver"]["keep"]
     assert nodes["b"]["driver"] is None
     assert nodes["c"]["driver"]["keep"], "the loaded module's version counts where nvidia-smi does not answer"
+
+
+def locked(nodes: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """Return node -> environment -> its lock."""
+    return {name: {lock["name"]: lock["lock"] for lock in node["locks"]} for name, node in nodes.items()}
+
+
+def test_what_is_locked_is_preferred_to_what_is_newer() -> None:
+    wishes = {"plan_environments": ["pytorch", "tensorflow", "keras", "jax"]}
+    said = filtered(
+        {
+            "rtx": {**wishes, **facts("Debian", "12.11", "2684")},
+            "head": {**wishes, **facts("Debian", "12.11")},
+        }
+    )
+    assert said["problems"] == []
+    assert locked(said["plan"]["nodes"]) == {
+        "rtx": {"pytorch": "pytorch-cu130", "tensorflow": "tensorflow-cu12", "keras": "keras-cu12", "jax": "jax-cu13"},
+        "head": {"pytorch": "pytorch-cpu", "tensorflow": "tensorflow-cpu", "keras": "keras-cpu", "jax": "jax-cpu"},
+    }
+    environments = said["plan"]["nodes"]["rtx"]["environments"]
+    assert environments["pytorch"]["requirements"] == ["torch==2.13.0"], "there are newer ones"
+    assert environments["tensorflow"]["cudnn"].startswith("9.10."), "what is in the lock, of all that the wheels allow"
+
+
+def test_what_is_not_locked_is_said_with_the_nodes_and_what_is() -> None:
+    said = filtered({"v100": {"plan_environments": ["tensorflow", "pytorch"], **facts("Debian", "12.11", "1db4")}})
+    assert locked(said["plan"]["nodes"]) == {"v100": {"tensorflow": "tensorflow-cu12"}}
+    (problem,) = said["problems"]
+    assert problem.startswith("plan_environments: pytorch on v100 comes to torch==")
+    assert "which is not locked, so it cannot be installed as tested." in problem
+    assert "Locked are: tensorflow-cpu, tensorflow-cu12, pytorch-cpu, pytorch-cu130" in problem
+
+
+def test_a_pin_is_stronger_than_a_lock() -> None:
+    said = filtered({"rtx": {"plan_environments": ["pytorch==2.14.0", "tensorflow"], **facts("Debian", "12.11", "2684")}})
+    assert locked(said["plan"]["nodes"]) == {"rtx": {"tensorflow": "tensorflow-cu12"}}
+
+
+def test_nodes_that_want_nothing_are_left_out_and_of_gpu_nodes_that_is_refused() -> None:
+    quiet, wants = facts("Debian", "12.11"), {**WISHES, **facts("Debian", "12.11")}
+    quiet.pop("plan_gpu_info_result")
+    assert list(filtered({"head": quiet, "a": wants})["plan"]["nodes"]) == ["a"]
+    refused = filtered({"gpu1": {**quiet, "plan_expected": True}, "a": wants})
+    assert refused["problems"][0].startswith("plan_environments: gpu1 belongs to the group gpu, and nothing says what its GPUs are for.")
 
 
 def test_secure_boot_prefers_signed_modules_and_warns_where_there_are_none() -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from ansible_collections.trainyard.core.plugins.plugin_utils._gpu_catalog import Catalog
-from ansible_collections.trainyard.core.plugins.plugin_utils._plan_data import explanation_data, plan_data
+from ansible_collections.trainyard.core.plugins.plugin_utils._locked import Lock
+from ansible_collections.trainyard.core.plugins.plugin_utils._plan_data import explanation_data, plan_data, unlocked_sentences
 from ansible_collections.trainyard.core.plugins.plugin_utils._words import Answer
 from rich.console import Console
 from rich.table import Table
@@ -37,14 +38,19 @@ def today() -> str:
     return datetime.now(UTC).strftime("%Y-%m")
 
 
-def show(rows: Catalog, found: Answer, arguments: argparse.Namespace) -> int:
-    """Print an answer as the words of `add_arguments` want it, and return the exit status."""
+def show(rows: Catalog, found: Answer, arguments: argparse.Namespace, locks: Sequence[Lock] = ()) -> int:
+    """Print an answer as the words of `add_arguments` want it, and return the exit status.
+
+    With ``locks``, what none of them brings is pointed out.
+    """
     if found.plan:
-        plan = plan_data(rows, found.plan)
+        plan = plan_data(rows, found.plan, locks)
         if arguments.json:
             _print_json({"status": "ok", **plan})
         else:
             show_plan(console, plan, every_reason=arguments.all_reasons)
+            for sentence in unlocked_sentences(plan, locks) if locks else ():
+                console.print(Text(sentence, style="yellow"), soft_wrap=True)
         return 0
     if found.explanation is None:
         raise AssertionError("an answer is a plan or an explanation")

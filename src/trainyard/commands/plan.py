@@ -51,18 +51,19 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.inventory.exists():
         raise TrainyardError(f"There is no inventory {arguments.inventory}. inventory/example shows how one is written.")
     hosts = inventory_hosts(arguments.inventory, arguments.limit)
-    if not any(map(words.wanted, hosts.values())):
+    hosts = {name: host for name, host in hosts.items() if words.wanted(host)}
+    if not hosts:
         raise TrainyardError(
             "The inventory wants nothing planned: set plan_environments, plan_pins or plan_profile (roles/plan/README.md)."
         )
     if not arguments.offline:
         _ask(arguments.inventory, arguments.limit, hosts, quiet=arguments.json)
-    rows = catalog.load()
+    rows, locks = catalog.load(), catalog.locks()
     try:
-        found = answer(rows, *words.fleet(rows, hosts, offline=arguments.offline), answers.today())
+        found = answer(rows, *words.fleet(rows, hosts, offline=arguments.offline), answers.today(), locks)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    return answers.show(rows, found, arguments)
+    return answers.show(rows, found, arguments, locks)
 
 
 def inventory_hosts(inventory: Path, limit: str | None = None) -> dict[str, dict[str, Any]]:

@@ -16,7 +16,7 @@ author: Trainyard contributors (@trainyard)
 options:
   _input:
     description:
-      - The variables of a role without their prefix, C(environments), C(services), C(variant), C(path), C(default_for).
+      - The variables of a role without their prefix, C(environments), C(services), C(variant), C(planned), C(path), C(default_for).
       - An environment is a name, or a dict of C(name), C(environment), C(variant) and C(state).
     type: dict
     required: true
@@ -119,6 +119,7 @@ def environments(
         indexes=indexes,
         default_for=wishes.get("default_for", {}),
         prefix=prefix,
+        planned=wishes.get("planned", []),
     )
     made = []
     for entry in entries:

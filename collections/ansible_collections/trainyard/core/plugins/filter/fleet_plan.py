@@ -26,6 +26,14 @@ options:
     description: Folder of the catalogue's rows on the controller.
     type: path
     required: true
+  environments:
+    description: The catalogue's environments, C(catalog_environments).
+    type: dict
+    required: true
+  locks:
+    description: Folder of their locks on the controller. A plan prefers what is locked.
+    type: path
+    required: true
   month:
     description: The month, such as V(2026-11); it decides which driver branches nobody looks after any more.
     type: str
@@ -33,7 +41,9 @@ options:
 """
 
 EXAMPLES = r"""
-plan: "{{ hostvars | trainyard.core.fleet_plan(hosts=ansible_play_hosts_all, catalogue=folder, month='2026-11') }}"
+plan: >-
+  {{ hostvars | trainyard.core.fleet_plan(
+       hosts=ansible_play_hosts_all, catalogue=folder, environments=catalog_environments, locks=other_folder, month='2026-11') }}
 """
 
 RETURN = r"""
@@ -42,7 +52,7 @@ _value:
   type: dict
   contains:
     problems:
-      description: Sentences that say what clashes and what would work; empty when all fits.
+      description: Sentences that say what clashes and what would work, or what is not locked; empty when all fits.
       type: list
       elements: str
     plan:
@@ -50,31 +60,9 @@ _value:
       type: dict
 """
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ansible_collections.trainyard.core.plugins.plugin_utils import _catalog_files
-from ansible_collections.trainyard.core.plugins.plugin_utils._fleet_words import NAMES, fleet, wanted
-from ansible_collections.trainyard.core.plugins.plugin_utils._plan_data import conflict_sentences, plan_data
-from ansible_collections.trainyard.core.plugins.plugin_utils._words import answer
-
-
-def fleet_plan(hostvars: Mapping[str, Any], *, hosts: Sequence[str], catalogue: str, month: str) -> dict[str, Any]:
-    """Return the plan for some hosts, or the sentences that say why there is none."""
-    known = {name: {key: hostvars[name][key] for key in NAMES if key in hostvars[name]} for name in hosts}
-    if not any(map(wanted, known.values())):
-        return {"problems": [], "plan": {}}
-    for name, host in known.items():
-        host["ansible_facts"] = hostvars[name].get("ansible_facts") or {}
-        host["gpu_info"] = (hostvars[name].get("plan_gpu_info_result") or {}).get("gpu_info") or {}
-    rows = _catalog_files.load(catalogue)
-    try:
-        found = answer(rows, *fleet(rows, known), month)
-    except ValueError as error:
-        return {"problems": [str(error)], "plan": {}}
-    if found.explanation:
-        return {"problems": conflict_sentences(found.explanation), "plan": {}}
-    return {"problems": [], "plan": plan_data(rows, found.plan) if found.plan else {}}
+from ansible_collections.trainyard.core.plugins.plugin_utils._fleet_plan import fleet_plan
 
 
 class FilterModule:

@@ -44,8 +44,12 @@ def lock_name(environment: str, variant: str, node: Node) -> str:
     return f"{environment}-{variant}-cp{node.python.replace('.', '')}-{node.architecture}.txt"
 
 
-def wishes(wanted: Sequence[Any], variant: str, catalogue: Mapping[str, Any]) -> list[Wish]:
-    """Return the entries of an inventory's list, short ones (names) filled up and aliases replaced."""
+def wishes(wanted: Sequence[Any], variant: str, catalogue: Mapping[str, Any], planned: Sequence[Mapping[str, str]] = ()) -> list[Wish]:
+    """Return the entries of an inventory's list, short ones (names) filled up and aliases replaced.
+
+    An entry without an environment or variant of its own gets that of the planned one of its name.
+    """
+    plans = {entry["name"]: entry for entry in planned}
     aliases = {alias: name for name, data in catalogue.items() for alias in data.get("aliases", [])}
     found = []
     for entry in wanted:
@@ -53,11 +57,13 @@ def wishes(wanted: Sequence[Any], variant: str, catalogue: Mapping[str, Any]) ->
         name = str(data.get("name") or data.get("environment") or "")
         environment = str(data.get("environment") or name)
         named = "environment" not in data and name in aliases
+        name = aliases[name] if named else name
+        given = plans.get(name, {}) if "environment" not in data else {}
         found.append(
             Wish(
-                aliases[name] if named else name,
-                aliases.get(environment, environment),
-                str(data.get("variant") or variant),
+                name,
+                given.get("environment") or aliases.get(environment, environment),
+                str(data.get("variant") or given.get("variant") or variant),
                 str(data.get("state") or "present"),
             )
         )
@@ -114,13 +120,14 @@ def plan(
     indexes: Mapping[str, str],
     default_for: Mapping[str, str],
     prefix: str,
+    planned: Sequence[Mapping[str, str]] = (),
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Return what is to be done for each environment, and one sentence for each thing that cannot be done."""
     problems: list[str] = []
     entries: list[dict[str, Any]] = []
     if not node.python or not node.architecture:
         return [], ["The node's Python and processor are not known: run the play with gather_facts: true."]
-    both = [(wish, "framework") for wish in wishes(wanted, variant, catalogue)] + [
+    both = [(wish, "framework") for wish in wishes(wanted, variant, catalogue, planned)] + [
         (wish, "service") for wish in wishes(services, "cpu", catalogue)
     ]
     lacking: dict[str, list[str]] = {}

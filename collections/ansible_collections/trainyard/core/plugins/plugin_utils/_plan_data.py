@@ -4,18 +4,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.trainyard.core.plugins.plugin_utils._conflict import Explanation, Wish
 from ansible_collections.trainyard.core.plugins.plugin_utils._gpu_catalog import Catalog, dotted
+from ansible_collections.trainyard.core.plugins.plugin_utils._locked import Lock, lock_for
 from ansible_collections.trainyard.core.plugins.plugin_utils._plan import NodePlan, Placed, Plan, Reason
 
 
-def plan_data(catalog: Catalog, plan: Plan) -> dict[str, Any]:
-    """Return a plan: per node its driver, CUDA, cuDNN, NCCL and environments, each with reasons; then the view over the fleet."""
+def plan_data(catalog: Catalog, plan: Plan, locks: Sequence[Lock] = ()) -> dict[str, Any]:
+    """Return a plan: per node its driver, CUDA, cuDNN, NCCL and environments, each with reasons; then the view over the fleet.
+
+    With ``locks``, each node names those that bring its environments.
+    """
     return {
-        "nodes": {node.node.name: _node(catalog, node) for node in plan.nodes},
+        "nodes": {node.node.name: _node(catalog, node, locks) for node in plan.nodes},
         "fleet": {
             "environments": {name: fleet_view(plan, name) for name in _names(plan)},
             "held_back": [
@@ -57,6 +61,22 @@ def conflict_sentences(explanation: Explanation) -> list[str]:
     return made
 
 
+def unlocked_sentences(plan: Mapping[str, Any], locks: Iterable[Lock]) -> list[str]:
+    """Return a sentence for each environment of a plan (as `plan_data` gives it) that no lock brings."""
+    where: dict[tuple[str, str], list[str]] = {}
+    for node, data in plan["nodes"].items():
+        for name, placed in data["environments"].items():
+            if name not in {lock["name"] for lock in data["locks"]}:
+                what = f"{', '.join(placed['requirements'])} for Python {placed['python']}"
+                where.setdefault((name, what), []).append(node)
+    known = ", ".join(lock.name for lock in locks)
+    return [
+        f"plan_environments: {name} on {_some(tuple(nodes))} comes to {what}, which is not locked, so it cannot be installed as tested. "
+        f"Take it out, or add it to the catalogue's environments and run tools/lock_envs.py. Locked are: {known}."
+        for (name, what), nodes in where.items()
+    ]
+
+
 def fleet_view(plan: Plan, name: str) -> list[dict[str, Any]]:
     """Return the wheel sets of an environment, each with the nodes that get it."""
     found: dict[tuple[str, ...], list[str]] = {}
@@ -71,8 +91,9 @@ def _names(plan: Plan) -> list[str]:
     return list(dict.fromkeys(placed.environment for node in plan.nodes for placed in node.environments))
 
 
-def _node(catalog: Catalog, plan: NodePlan) -> dict[str, Any]:
+def _node(catalog: Catalog, plan: NodePlan, locks: Sequence[Lock]) -> dict[str, Any]:
     driver = plan.driver
+    found = {placed.environment: lock_for(locks, placed) for placed in plan.environments}
     return {
         "os": plan.node.system.name,
         "gpus": [
@@ -86,6 +107,11 @@ def _node(catalog: Catalog, plan: NodePlan) -> dict[str, Any]:
             "version": driver.version,
             "modules": driver.modules,
             "source": driver.source,
+            "sources": [
+                source.name
+                for source in plan.node.system.sources
+                if driver.source in {"installed", source.name} and source.offer(driver.branch)
+            ],
             "signed_modules": driver.signed,
             "keep": driver.source == "installed",
         },
@@ -93,6 +119,11 @@ def _node(catalog: Catalog, plan: NodePlan) -> dict[str, Any]:
         "cudnn": plan.cudnn.version if plan.cudnn else "",
         "nccl": plan.nccl,
         "environments": {placed.environment: _placed(catalog, placed) for placed in plan.environments},
+        "locks": [
+            {"name": name, "environment": lock.environment, "variant": lock.variant, "lock": lock.name}
+            for name, lock in found.items()
+            if lock
+        ],
         "warnings": list(plan.warnings),
         "reasons": _reasons(plan.reasons),
     }

@@ -184,7 +184,7 @@ class _Fleet:
                 oldest = min(own.values(), key=lambda wheels: wheels.age).versions
                 same = {node.name: search.wheels(environment, [node], device, oldest) for node in firsts}
                 made.update({name: wheels or own[name] for name, wheels in same.items()} if all(same.values()) else own)
-            versions = versions or next(made[node.name] for node in firsts).versions
+            versions = versions or max((made[node.name] for node in firsts), key=lambda wheels: wheels.age).versions
         return made
 
     def _node(self, node: Node, wheels: Mapping[str, WheelSet], split: Sequence[str]) -> NodePlan:

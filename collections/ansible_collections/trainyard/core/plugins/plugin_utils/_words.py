@@ -10,6 +10,7 @@ from typing import Any
 
 from ansible_collections.trainyard.core.plugins.plugin_utils._conflict import Explanation, explain
 from ansible_collections.trainyard.core.plugins.plugin_utils._gpu_catalog import Catalog, UnknownWordError, fits, specifier, version
+from ansible_collections.trainyard.core.plugins.plugin_utils._locked import Lock, locked_frameworks, restricted
 from ansible_collections.trainyard.core.plugins.plugin_utils._plan import DEVICES, POLICIES, Environment, Node, Plan, Wishes
 from ansible_collections.trainyard.core.plugins.plugin_utils._resolver import solve
 
@@ -28,7 +29,7 @@ class Answer:
     explanation: Explanation | None
 
 
-def answer(catalog: Catalog, nodes: Sequence[Node], words: Mapping[str, Any], today: str) -> Answer:
+def answer(catalog: Catalog, nodes: Sequence[Node], words: Mapping[str, Any], today: str, locks: Sequence[Lock] = ()) -> Answer:
     """Resolve what somebody wants for some nodes.
 
     Args:
@@ -36,6 +37,7 @@ def answer(catalog: Catalog, nodes: Sequence[Node], words: Mapping[str, Any], to
         nodes: the machines.
         words: what is wanted, by the names in `KEYS`; each may be left out.
         today: the month, such as "2026-11".
+        locks: builds that are preferred to newer ones wherever they will do.
 
     Raises:
         ValueError: a word means nothing; the text names the nearest known ones.
@@ -44,8 +46,28 @@ def answer(catalog: Catalog, nodes: Sequence[Node], words: Mapping[str, Any], to
     for wishes in alternatives:
         plan = solve(catalog, nodes, wishes, today)
         if isinstance(plan, Plan):
-            return Answer(wishes, plan, None)
+            return Answer(wishes, _as_locked(catalog, nodes, wishes, today, locks) or plan, None)
     return Answer(alternatives[0], None, explain(catalog, nodes, alternatives[0], today))
+
+
+def _as_locked(catalog: Catalog, nodes: Sequence[Node], wishes: Wishes, today: str, locks: Sequence[Lock]) -> Plan | None:
+    """Return the plan with as many frameworks as possible, the first ones first, as they are locked; None with none."""
+    names = [name for name in locked_frameworks(catalog, locks) if locks]
+
+    def plan_of(frameworks: list[str]) -> Plan | None:
+        found = solve(restricted(catalog, locks, frameworks), nodes, wishes, today) if frameworks else None
+        return found if isinstance(found, Plan) else None
+
+    every = plan_of(names)
+    if every:
+        return every
+    kept: list[str] = []
+    found = None
+    for name in names:
+        with_it = plan_of([*kept, name])
+        if with_it:
+            kept, found = [*kept, name], with_it
+    return found
 
 
 def node_of(catalog: Catalog, name: str, system: str, gpus: Sequence[str] = (), driver: str = "", secure_boot: bool = False) -> Node:

@@ -83,6 +83,22 @@ def test_one_environment_under_two_names() -> None:
     ]
 
 
+def test_an_entry_without_a_variant_gets_the_planned_one() -> None:
+    planned = [
+        {"name": "pytorch", "environment": "pytorch", "variant": "cu130"},
+        {"name": "course", "environment": "jax", "variant": "cu13"},
+    ]
+    wanted = ["torch", "course", "jax", {"name": "pytorch", "variant": "cpu"}, {"name": "course", "environment": "pytorch"}]
+    found = environments.wishes(wanted, "cpu", CATALOGUE, planned)
+    assert [(wish.name, wish.environment, wish.variant) for wish in found] == [
+        ("pytorch", "pytorch", "cu130"),
+        ("course", "jax", "cu13"),
+        ("jax", "jax", "cpu"),
+        ("pytorch", "pytorch", "cpu"),
+        ("course", "pytorch", "cpu"),
+    ]
+
+
 def test_what_is_to_go_needs_no_entry_in_the_catalogue() -> None:
     entries, problems = plan([{"name": "caffe", "state": "absent"}])
     assert problems == []
