@@ -24,10 +24,13 @@ VARIANTS = [
 def test_a_gpu_lock_is_the_build_that_its_variant_is_named_after(name: str, key: str, python: str) -> None:
     pinned = pins((CATALOG / "files" / "locks" / f"{name}-{key}-cp{python.replace('.', '')}-x86_64.txt").read_text())
     owner = "tensorflow" if name == "keras" else name  # Keras computes with it
-    package = {"pytorch": "torch"}.get(owner, owner)
+    package = {"pytorch": "torch", "paddle": "paddlepaddle-gpu"}.get(owner, owner)
     release = next(release for release in ROWS.frameworks[owner].releases if release.version == pinned[package])
     build = next(build for build in release.builds if build.name == key)
     assert fits(python, release.python)
+    if not build.bundled:
+        assert not any(package.startswith("nvidia-") for package in pinned), "it uses the node's own CUDA"
+        return
     runtime = next(version for package, version in pinned.items() if package.startswith("nvidia-cuda-runtime"))
     assert fits(".".join(runtime.split(".")[:2]), build.cuda)
     cudnn = ".".join(next(version for package, version in pinned.items() if package.startswith("nvidia-cudnn")).split(".")[:3])
@@ -38,4 +41,4 @@ def test_a_gpu_lock_is_the_build_that_its_variant_is_named_after(name: str, key:
 
 
 def test_there_are_some() -> None:
-    assert {name for name, _key, _python in VARIANTS} == {"tensorflow", "pytorch", "keras", "jax"}
+    assert {name for name, _key, _python in VARIANTS} == {"tensorflow", "pytorch", "keras", "jax", "paddle"}

@@ -32,7 +32,7 @@ def test_the_set_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     answer = json.loads(capsys.readouterr().out)
     assert answer["status"] == "ok"
     machine = answer["nodes"]["this machine"]
-    assert machine["cuda"] == ["12.6.3"]
+    assert [toolkit["version"] for toolkit in machine["toolkits"]] == ["12.6.3"]
     assert {placed["cuda"] for placed in machine["environments"].values()} == {"12.6"}
 
 

@@ -144,9 +144,11 @@ def _stack(node: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     else:
         number = f" ({driver['version']})" if driver["version"] else ""
         yield "driver", f"R{driver['branch']}{number}, {driver['modules']} kernel module, from {driver['source'].replace('_', ' ')}"
-    yield "CUDA", ", ".join(node["cuda"]) or "none"
-    yield "cuDNN", node["cudnn"] or "none"
-    yield "NCCL", node["nccl"] or "none"
+    for toolkit in node["toolkits"]:
+        inside = [f"{title} {toolkit[key]}" for key, title in (("cudnn", "cuDNN"), ("nccl", "NCCL")) if toolkit[key]]
+        yield "CUDA", " with ".join([toolkit["version"], *([" and ".join(inside)] if inside else [])])
+    if not node["toolkits"]:
+        yield "CUDA", "none"
 
 
 def _environments(placed: Mapping[str, Any]) -> Table:

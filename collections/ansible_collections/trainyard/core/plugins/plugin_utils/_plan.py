@@ -10,7 +10,6 @@ from typing import Any
 
 from ansible_collections.trainyard.core.plugins.plugin_utils._gpu_catalog import (
     Build,
-    Cudnn,
     DriverBranch,
     Fact,
     Gpu,
@@ -182,14 +181,21 @@ class Placed:
 
 
 @dataclass(frozen=True)
+class NodeToolkit:
+    """A CUDA toolkit on a node, and the cuDNN and NCCL in it ("" none)."""
+
+    release: Toolkit
+    cudnn: str
+    nccl: str
+
+
+@dataclass(frozen=True)
 class NodePlan:
-    """What a node gets. Without a GPU, or where its GPUs are not to be used, it gets no driver and no toolkit."""
+    """What a node gets; the first toolkit is its default. Without GPUs that are to be used it gets no driver and no toolkit."""
 
     node: Node
     driver: Driver | None
-    toolkits: tuple[Toolkit, ...]
-    cudnn: Cudnn | None
-    nccl: str
+    toolkits: tuple[NodeToolkit, ...]
     environments: tuple[Placed, ...]
     warnings: tuple[str, ...]
     reasons: tuple[Reason, ...]

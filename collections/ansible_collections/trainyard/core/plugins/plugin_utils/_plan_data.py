@@ -14,7 +14,7 @@ from ansible_collections.trainyard.core.plugins.plugin_utils._plan import NodePl
 
 
 def plan_data(catalog: Catalog, plan: Plan, locks: Sequence[Lock] = ()) -> dict[str, Any]:
-    """Return a plan: per node its driver, CUDA, cuDNN, NCCL and environments, each with reasons; then the view over the fleet.
+    """Return a plan: per node its driver, CUDA toolkits and environments, each with reasons; then the view over the fleet.
 
     With ``locks``, each node names those that bring its environments.
     """
@@ -115,9 +115,7 @@ def _node(catalog: Catalog, plan: NodePlan, locks: Sequence[Lock]) -> dict[str, 
             "signed_modules": driver.signed,
             "keep": driver.source == "installed",
         },
-        "cuda": [row.version for row in plan.toolkits],
-        "cudnn": plan.cudnn.version if plan.cudnn else "",
-        "nccl": plan.nccl,
+        "toolkits": [{"version": row.release.version, "cudnn": row.cudnn, "nccl": row.nccl} for row in plan.toolkits],
         "environments": {placed.environment: _placed(catalog, placed) for placed in plan.environments},
         "locks": [
             {"name": name, "environment": lock.environment, "variant": lock.variant, "lock": lock.name}

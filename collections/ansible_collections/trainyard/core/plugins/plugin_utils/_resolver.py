@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ansible_collections.trainyard.core.plugins.plugin_utils._gpu_catalog import Catalog, Cudnn, Toolkit, fits, version
+from ansible_collections.trainyard.core.plugins.plugin_utils._gpu_catalog import Catalog, Toolkit, fits, version
 from ansible_collections.trainyard.core.plugins.plugin_utils._plan import (
     Driver,
     Environment,
@@ -18,6 +18,7 @@ from ansible_collections.trainyard.core.plugins.plugin_utils._plan import (
     HoldBack,
     Node,
     NodePlan,
+    NodeToolkit,
     Placed,
     Plan,
     Reason,
@@ -193,7 +194,7 @@ class _Fleet:
         on_gpu = {name: wheel_set for name, wheel_set in wheels.items() if wheel_set.device == "gpu"}
         if not node.gpus or not (on_gpu or search.wishes.use_gpus):
             reasons.append(Reason("no driver and no CUDA: " + ("the GPUs are not to be used" if node.gpus else "there is no GPU")))
-            return NodePlan(node, None, (), None, "", environments, (), tuple(reasons))
+            return NodePlan(node, None, (), environments, (), tuple(reasons))
         least = max((wheel_set.minimum_driver for wheel_set in on_gpu.values()), key=version, default="0")
         driver = next(driver for driver in search.drivers(node) if driver.runs(least))
         reasons += self._driver_reasons(node, driver, on_gpu, least)
@@ -207,11 +208,7 @@ class _Fleet:
                 f"Secure Boot is on and driver {driver} is not signed by {node.system.title}: its key has to be enrolled by hand"
             )
         toolkits = self._node_toolkits(node, driver, on_gpu.values(), reasons, warnings)
-        cudnn = self._cudnn(node, toolkits)
-        nccl = self._nccl(toolkits)
-        if cudnn:
-            reasons.append(Reason(f"cuDNN {cudnn.version}: the newest for CUDA {toolkits[0].line} that drives all GPUs", cudnn.fact))
-        return NodePlan(node, driver, tuple(toolkits), cudnn, nccl, environments, tuple(warnings), tuple(reasons))
+        return NodePlan(node, driver, tuple(toolkits), environments, tuple(warnings), tuple(reasons))
 
     def _driver_reasons(self, node: Node, driver: Driver, on_gpu: Mapping[str, WheelSet], least: str) -> list[Reason]:
         branch, reasons = driver.branch, []
@@ -244,10 +241,13 @@ class _Fleet:
 
     def _node_toolkits(
         self, node: Node, driver: Driver, sets: Iterable[WheelSet], reasons: list[Reason], warnings: list[str]
-    ) -> list[Toolkit]:
+    ) -> list[NodeToolkit]:
         why_not: list[Reason] = []
         fitting = _toolkits(self.search, node, driver, why_not)
-        own = [wheels.cuda for wheels in sets if not wheels.bundled]
+        own: dict[str, str] = {}
+        for wheels in sets:
+            if not wheels.bundled:
+                own[wheels.cuda] = max(own.get(wheels.cuda, ""), wheels.cudnn, key=lambda number: version(number or "0"))
         chosen = [row for row in self.search.catalog.cuda_lines if row.line in own] + fitting[:1]
         chosen = list(dict.fromkeys(chosen))
         for row in chosen:
@@ -261,18 +261,25 @@ class _Fleet:
                 warnings.append(
                     f"CUDA toolkit {row.line} was made with a newer driver ({row.driver}) than {driver}: its PTX cannot be compiled there"
                 )
-        return chosen
+        return [self._node_toolkit(node, row, own.get(row.line, ""), reasons) for row in chosen]
 
-    def _cudnn(self, node: Node, toolkits: Sequence[Toolkit]) -> Cudnn | None:
-        pin = self.search.wishes.pin("cudnn")
-        for row in sorted(self.search.catalog.cudnns, key=lambda row: version(row.version), reverse=True) if toolkits else ():
-            if fits(toolkits[0].line, row.cuda) and fits(row.version, pin) and all(knows(row, gpu.capability) for gpu in node.gpus):
-                return row
-        return None
-
-    def _nccl(self, toolkits: Sequence[Toolkit]) -> str:
-        major = int(toolkits[0].line.split(".", maxsplit=1)[0]) if toolkits else 0
-        return next((number for number, majors, _fact in self.search.catalog.nccls if major in majors), "")
+    def _node_toolkit(self, node: Node, row: Toolkit, cudnn: str, reasons: list[Reason]) -> NodeToolkit:
+        """Return a toolkit with the cuDNN that an environment uses there, or the newest for all GPUs, and the newest NCCL."""
+        pin = cudnn or self.search.wishes.pin("cudnn")
+        words = "environments without one of their own use it" if cudnn else f"the newest for CUDA {row.line} that drives all GPUs"
+        found = next(
+            (
+                have
+                for have in sorted(self.search.catalog.cudnns, key=lambda have: version(have.version), reverse=True)
+                if fits(row.line, have.cuda) and fits(have.version, pin) and all(knows(have, gpu.capability) for gpu in node.gpus)
+            ),
+            None,
+        )
+        if found:
+            reasons.append(Reason(f"cuDNN {found.version} in CUDA {row.line}: {words}", found.fact))
+        major = int(row.line.split(".", maxsplit=1)[0])
+        nccl = next((number for number, majors, _fact in self.search.catalog.nccls if major in majors), "")
+        return NodeToolkit(row, found.version if found else "", nccl)
 
     def _placed(self, name: str, wheels: WheelSet, node: Node, split: Sequence[str]) -> Placed:
         environment = next(environment for environment in self.search.wishes.environments if environment.name == name)
@@ -315,4 +322,4 @@ def _there(wheels: WheelSet | None) -> WheelSet:
 
 
 def _for(node: Node, plan: NodePlan) -> NodePlan:
-    return NodePlan(node, plan.driver, plan.toolkits, plan.cudnn, plan.nccl, plan.environments, plan.warnings, plan.reasons)
+    return NodePlan(node, plan.driver, plan.toolkits, plan.environments, plan.warnings, plan.reasons)

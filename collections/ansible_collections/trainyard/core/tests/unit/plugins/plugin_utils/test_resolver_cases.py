@@ -287,7 +287,10 @@ def test_case(name: str) -> None:
         assert plan.driver.source == (case.source or plan.driver.source)
     if not case.gpus:
         assert plan.driver is None
-    for wanted, value in ((case.toolkit, plan.toolkits and plan.toolkits[0].version), (case.cudnn, plan.cudnn and plan.cudnn.version)):
+    for wanted, value in (
+        (case.toolkit, plan.toolkits and plan.toolkits[0].release.version),
+        (case.cudnn, plan.toolkits and plan.toolkits[0].cudnn),
+    ):
         assert not wanted or (value and fits(value, wanted.removesuffix(".*")))
     for environment, words in case.sets.items():
         _check_set(plan, environment, words)

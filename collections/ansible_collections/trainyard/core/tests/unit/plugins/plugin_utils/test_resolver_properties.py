@@ -84,8 +84,9 @@ def check(node: NodePlan, wishes: Wishes) -> None:
         assert not gpus or not wishes.use_gpus
     for toolkit in node.toolkits:
         for gpu in gpus:
-            assert version(gpu.architecture.first_cuda) <= version(toolkit.line)
-            assert not gpu.architecture.last_cuda or version(toolkit.line).release[:1] <= version(gpu.architecture.last_cuda).release[:1]
+            line = toolkit.release.line
+            assert version(gpu.architecture.first_cuda) <= version(line)
+            assert not gpu.architecture.last_cuda or version(line).release[:1] <= version(gpu.architecture.last_cuda).release[:1]
     for placed in node.environments:
         wheels = placed.wheels
         for choice in wheels.choices:
@@ -98,6 +99,10 @@ def check(node: NodePlan, wishes: Wishes) -> None:
             if choice.build.device != "gpu":
                 continue
             assert fits(wheels.cuda, choice.build.cuda)
+            if not choice.build.bundled:
+                assert any(
+                    fits(row.release.line, choice.build.cuda) and fits(row.cudnn or "0", choice.build.cudnn) for row in node.toolkits
+                )
             assert not choice.build.cudnn or fits(wheels.cudnn, choice.build.cudnn)
             for gpu in gpus:
                 ready = {have for have in choice.build.sass if have[0] == gpu.capability[0] and have <= gpu.capability}
