@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Measures the resolver against the size of the fleet: mixed nodes that want five environments, and a fleet whose wishes clash.
+"""Measures the resolver against the size of the fleet: mixed nodes that want five environments, a fleet whose wishes clash, and the
+same fleet where locked builds are preferred, which not all of its GPUs can run.
 
 usage: .venv/bin/python benchmarks/resolver.py [NODES ...]     (default: 1 10 100 1000)
 """
@@ -31,18 +32,20 @@ def main() -> None:
     catalog.load()
     print(f"catalogue read in {time.perf_counter() - started:.2f} s")
     first = None
-    print(f"{'nodes':>6} {'plan':>9} {'conflict':>9}   a node, relative to the first line")
+    locks = catalog.locks()
+    print(f"{'nodes':>6} {'plan':>9} {'conflict':>9} {'locked':>9}   a node, relative to the first line")
     for size in sizes:
         _catalog_files.load.cache_clear()  # nothing remembered from the size before
         rows = catalog.load()
         seconds = []
-        for words in ({"environments": FRAMEWORKS}, {"environments": FRAMEWORKS, "pins": {"cuda": "13.0"}}):
+        clash = {"pins": {"cuda": "13.0"}}
+        for words, preferred in (({}, ()), (clash, ()), ({}, locks)):
             started = time.perf_counter()
             nodes = [node_of(rows, f"node{n}", SYSTEMS[n % 3], [GPUS[n % 10]], DRIVERS[n % 7 % 3]) for n in range(size)]
-            answer(rows, nodes, words, "2026-11")
+            answer(rows, nodes, {"environments": FRAMEWORKS, **words}, "2026-11", preferred)
             seconds.append(time.perf_counter() - started)
         first = first or seconds[0] / size
-        print(f"{size:>6} {seconds[0]:>8.3f}s {seconds[1]:>8.3f}s   {seconds[0] / size / first:.3f}")
+        print(f"{size:>6} {seconds[0]:>8.3f}s {seconds[1]:>8.3f}s {seconds[2]:>8.3f}s   {seconds[0] / size / first:.3f}")
 
 
 if __name__ == "__main__":
