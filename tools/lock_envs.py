@@ -83,16 +83,12 @@ def cuda_locks(wheels: Mapping[str, Any]) -> list[Lock]:
     """Return the locks of CUDA's wheels; they are for any Python."""
     locks = []
     for architecture in ENVIRONMENT_ARCHITECTURES:
-        for release, requirements in wheels["toolkits"].items():
+        for release, version in wheels["toolkits"].items():
+            # Some releases ask for any nvJitLink of their major version; each has its own.
+            line = ".".join(release.split(".")[:2])
+            requirements = (f"cuda-toolkit[{','.join(wheels['parts'])}]=={version}", f"nvidia-nvjitlink=={line}.*")
             locks.append(
-                Lock(
-                    f"cuda-{release}-{architecture}",
-                    f"CUDA {release} on {architecture}",
-                    tuple(requirements),
-                    "3.11",
-                    (architecture,),
-                    "cuda",
-                )
+                Lock(f"cuda-{release}-{architecture}", f"CUDA {release} on {architecture}", requirements, "3.11", (architecture,), "cuda")
             )
         for library, title in (("cudnn", "cuDNN"), ("nccl", "NCCL")):
             for release, by_major in wheels[library].items():
