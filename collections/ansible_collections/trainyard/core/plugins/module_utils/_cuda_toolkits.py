@@ -232,7 +232,8 @@ class Toolkits:
         if not os.path.lexists(link):
             return ""
         target = Path(os.path.normpath(self.path / os.readlink(link))) if link.is_symlink() else link
-        if target.parent == self.path and self.mine(target):
+        interrupted = self._beside(target, "old") if not os.path.lexists(target) else target  # between its two places
+        if target.parent == self.path and (self.mine(target) or self.mine(interrupted)):
             return target.name.partition("-")[2]
         what = f"leads to {target}" if link.is_symlink() else "is there already"
         raise CudaToolkitError(
@@ -341,7 +342,7 @@ class Toolkits:
             return []
         if not dry:
             if default:
-                beside = self.path / f".trainyard-{DEFAULT}.new"
+                beside = self._beside(link, "new")
                 beside.symlink_to(self.folder(default).name)
                 os.replace(beside, link)
             else:
@@ -357,6 +358,10 @@ class Toolkits:
             )
         ]
 
+    def _beside(self, place: Path, why: str) -> Path:
+        """Return where something is made, or goes before it is removed, on the file system of its place."""
+        return self.path / f".trainyard-{place.name}.{why}"
+
     def _clear(self) -> None:
         """Take away what an interrupted run left beside."""
         for place in self.path.glob(".trainyard-cuda*"):
@@ -368,7 +373,7 @@ class Toolkits:
     def _make(self, wanted: Wanted, made: Mapping[str, Entry]) -> None:
         """Make a toolkit beside its place, have it on the disk, and move it there."""
         folder = self.folder(wanted.name)
-        beside = self.path / f".trainyard-{folder.name}.new"
+        beside = self._beside(folder, "new")
         beside.mkdir(mode=0o755)
         for path, entry in made.items():
             place = beside / path
@@ -392,14 +397,13 @@ class Toolkits:
         if not os.path.lexists(folder):
             os.rename(beside, folder)
         elif not exchange(beside, folder):
-            old = self.path / f".trainyard-{folder.name}.old"
-            os.rename(folder, old)
+            os.rename(folder, self._beside(folder, "old"))
             os.rename(beside, folder)
         self._clear()
 
     def _remove(self, folder: Path) -> None:
         """Remove a toolkit: out of its place in one step, then file by file."""
-        old = self.path / f".trainyard-{folder.name}.old"
+        old = self._beside(folder, "old")
         os.rename(folder, old)
         shutil.rmtree(old)
 
