@@ -16,7 +16,7 @@ LOCKS = sorted(lock_envs.LOCKS.glob("*.txt"))
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of what the tool reads and writes."""
-    for name in ("CATALOG", "LOCKS", "OWN_LOCK", "OWN_PROJECT"):
+    for name in ("CATALOG", "CUDA_CATALOG", "LOCKS", "OWN_LOCK", "OWN_PROJECT"):
         source: Path = getattr(lock_envs, name)
         target = tmp_path / source.relative_to(lock_envs.REPOSITORY)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def test_missing_and_orphaned_locks_are_found(repository: Path, capsys: pytest.C
 def test_an_unknown_environment_is_refused_with_those_that_are_known(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         lock_envs.main(["tensorflw"])
-    assert "unknown: tensorflw; known are installer, jax, jupyterlab, keras" in capsys.readouterr().err
+    assert "unknown: tensorflw; known are cuda, installer, jax, jupyterlab, keras" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("path", LOCKS, ids=lambda path: path.stem)

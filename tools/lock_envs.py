@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 # Copyright (c) Trainyard contributors
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""Pin every environment of the catalogue, the installer and this repository's own tools to exact, hashed versions.
+"""Pin every environment of the catalogue, CUDA's wheels, the installer and this repository's own tools to exact, hashed versions.
 
     .venv/bin/python tools/lock_envs.py                 renew what no longer fits the catalogue; versions that still fit stay
     .venv/bin/python tools/lock_envs.py --upgrade       take the newest versions that fit
-    .venv/bin/python tools/lock_envs.py tensorflow      only these environments (or: installer, repository)
+    .venv/bin/python tools/lock_envs.py tensorflow      only these environments (or: cuda, installer, repository)
     .venv/bin/python tools/lock_envs.py --check         change nothing, ask nobody; exit status 1 where a lock does not fit
 
 A lock names, for one Python and one architecture, each package's version, the checksums of the wheels that fit (never of
@@ -34,6 +34,7 @@ from packaging.utils import canonicalize_name
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CATALOG = REPOSITORY / "roles" / "catalog" / "vars" / "main" / "environments.yml"
+CUDA_CATALOG = CATALOG.with_name("cuda.yml")
 LOCKS = REPOSITORY / "roles" / "catalog" / "files" / "locks"
 OWN_LOCK = REPOSITORY / "requirements.lock"
 OWN_PROJECT = REPOSITORY / "pyproject.toml"
@@ -56,6 +57,7 @@ class Lock:
     architectures: tuple[str, ...]
     group: str
     outside: bool = False  # some of it is not in the ordinary index
+    bare: bool = False  # what it depends on comes from elsewhere
 
     @property
     def path(self) -> Path:
@@ -74,6 +76,25 @@ def wanted_locks(catalog: Mapping[str, Any]) -> list[Lock]:
                     file = f"{name}-{variant}-cp{python.replace('.', '')}-{architecture}"
                     title = f"{name} ({variant}) for Python {python} on {architecture}"
                     locks.append(Lock(file, title, (*data["requirements"], *common), python, (architecture,), name, "index" in data))
+    return locks + cuda_locks(catalog["catalog_cuda_wheels"])
+
+
+def cuda_locks(wheels: Mapping[str, Any]) -> list[Lock]:
+    """Return the locks of CUDA's wheels; they are for any Python."""
+    locks = []
+    for architecture in ENVIRONMENT_ARCHITECTURES:
+        for release, version in wheels["toolkits"].items():
+            # Some releases ask for any nvJitLink of their major version; each has its own.
+            line = ".".join(release.split(".")[:2])
+            requirements = (f"cuda-toolkit[{','.join(wheels['parts'])}]=={version}", f"nvidia-nvjitlink=={line}.*")
+            locks.append(
+                Lock(f"cuda-{release}-{architecture}", f"CUDA {release} on {architecture}", requirements, "3.11", (architecture,), "cuda")
+            )
+        for library, title in (("cudnn", "cuDNN"), ("nccl", "NCCL")):
+            for release, by_major in wheels[library].items():
+                for major, requirement in by_major.items():
+                    name, words = f"{library}-{release}-cu{major}-{architecture}", f"{title} {release} for CUDA {major} on {architecture}"
+                    locks.append(Lock(name, words, (requirement,), "3.11", (architecture,), "cuda", bare=True))
     return locks
 
 
@@ -140,6 +161,7 @@ def make(lock: Lock, find_links: str, upgrade: bool) -> str:
         for architecture in lock.architectures:
             # One resolution serves all architectures: from the second on, the first one's pins are preferred.
             target = ["--python-version", lock.python, "--python-platform", PLATFORMS[architecture], "--only-binary", ":all:", *links]
+            target += ["--no-deps"] if lock.bare else []
             uv("pip", "compile", "-q", *target, str(work / "in.txt"), "-o", str(work / "pins.txt"))
             uv("pip", "compile", "-q", *target, "-c", str(work / "pins.txt"), str(work / "in.txt"), "-o", str(work / "pylock.toml"))
             for package in tomllib.loads((work / "pylock.toml").read_text())["packages"]:
@@ -202,7 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the tool and return its exit status."""
     parser = argparse.ArgumentParser(prog="tools/lock_envs.py", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
-        "groups", nargs="*", metavar="ENVIRONMENT", help="environments of the catalogue, `installer`, `repository`; default: all"
+        "groups", nargs="*", metavar="ENVIRONMENT", help="environments of the catalogue, `cuda`, `installer`, `repository`; default: all"
     )
     parser.add_argument("--check", action="store_true", help="change nothing; say which locks do not fit, with exit status 1")
     parser.add_argument("--upgrade", action="store_true", help="renew every lock with the newest versions that fit")
@@ -211,13 +233,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     try:
-        locks = wanted_locks(yaml.safe_load(CATALOG.read_text()))
+        locks = wanted_locks({**yaml.safe_load(CATALOG.read_text()), **yaml.safe_load(CUDA_CATALOG.read_text())})
         known = {lock.group for lock in locks} | {"repository"}
         if unknown := sorted(set(options.groups) - known):
             parser.error(f"unknown: {', '.join(unknown)}; known are {', '.join(sorted(known))}")
         found = list(problems(locks, options.groups))
     except InvalidRequirement as error:
-        raise SystemExit(f"{CATALOG.relative_to(REPOSITORY)}: {error}") from error
+        raise SystemExit(f"{CATALOG.parent.relative_to(REPOSITORY)}: {error}") from error
     if options.check:
         print("\n".join(found) or "All locks fit.")
         return 1 if found else 0

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from trainyard.containers import Image, connect, systemd_arguments
@@ -23,6 +23,9 @@ LOGS = STATE / "test"
 BIN = Path(sys.executable).parent
 COLLECTION = REPOSITORY / "collections" / "ansible_collections" / "trainyard" / "core"
 RELEASES = ("bookworm", "trixie")
+
+SLOW_SCENARIOS = ("cuda_distribution",)
+"""Scenarios that fetch and unpack too much for the usual run."""
 
 PROGRAMS = {"git": "git", "chromium": "chromium", "chromedriver": "chromium-driver", "sshpass": "sshpass", "ssh": "openssh-client"}
 """What the tests need of the distribution beside what the lab needs."""
@@ -75,8 +78,15 @@ def nodes() -> list[Step]:
     tests = sorted((REPOSITORY / "tests" / "nodes").glob("test_*.py"))
     steps = [Step(f"nodes-{test.stem[5:]}", [sys.executable, "-m", "pytest", "-q", "-m", "nodes", str(test)]) for test in tests]
     for release in RELEASES:
-        steps += [molecule(name, release) for name in scenarios()]
+        steps += [molecule(name, release) for name in scenarios() if name not in SLOW_SCENARIOS]
     return steps
+
+
+def slow() -> list[Step]:
+    """What takes long and much disk, one after another: a driver and CUDA on nodes, and the scenarios that the usual run leaves out."""
+    tests = sorted((REPOSITORY / "tests" / "slow").glob("test_*.py"))
+    steps = [Step(f"slow-{test.stem[5:]}", [sys.executable, "-m", "pytest", "-q", "-m", "slow", str(test)], alone=True) for test in tests]
+    return steps + [replace(molecule(name, release), alone=True) for name in SLOW_SCENARIOS for release in RELEASES]
 
 
 def scenarios() -> list[str]:

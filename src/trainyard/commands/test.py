@@ -21,7 +21,11 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     which.add_argument("--nodes", action="store_true", help="what boots single containers, Molecule's scenarios among it")
     which.add_argument("--lab", action="store_true", help="the end-to-end scenario on three nodes")
     which.add_argument("--faults", action="store_true", help="the full sweep: the controller killed after every task, one after another")
-    which.add_argument("--slow", action="store_true", help="a driver on a node: several kernels, another branch and back, its undo")
+    which.add_argument(
+        "--slow",
+        action="store_true",
+        help="a driver on a node: several kernels, another branch and back, its undo; CUDA toolkits the same way",
+    )
     which.add_argument("--molecule", metavar="SCENARIO", help="one scenario of Molecule")
     verb.add_argument("--release", choices=checks.RELEASES, default="bookworm", help="release of Debian for --molecule")
     verb.add_argument("--command", default="test", help="Molecule's command for --molecule, such as converge, verify, login or destroy")
@@ -36,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.faults:
         return checks.run([checks.Step("faults", [sys.executable, "-m", "pytest", "-q", "-s", "-m", "faults", "tests/faults"], alone=True)])
     if arguments.slow:
-        return checks.run([checks.Step("slow", [sys.executable, "-m", "pytest", "-q", "-m", "slow", "tests/slow"], alone=True)])
+        return checks.run(checks.slow())
     steps = []
     if arguments.quick or not (arguments.nodes or arguments.lab):
         steps += checks.quick()
