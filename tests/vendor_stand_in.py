@@ -129,7 +129,7 @@ def build_packages(folder: Path, versions: Iterable[str] = VERSIONS) -> None:
                 {"Depends": f"dkms, nvidia-kernel-support (= {version})", "Conflicts": other, "Replaces": other, "Source": "nvidia-driver"},
                 {f"/usr/src/nvidia-{driver}/{path}": text for path, text in module_source(driver, flavour).items()},
                 {
-                    "postinst": f'if [ "$1" = configure ]; then /usr/lib/dkms/common.postinst nvidia {driver} "" amd64 "$2"; fi',
+                    "postinst": f'if [ "$1" = configure ]; then /usr/lib/dkms/common.postinst nvidia {driver} "" "$(uname -m)" "$2"; fi',
                     "prerm": f"if [ -d /var/lib/dkms/nvidia/{driver} ]; then dkms remove -m nvidia -v {driver} --all; fi",
                 },
             )
