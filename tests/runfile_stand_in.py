@@ -1,4 +1,4 @@
-"""A stand-in for NVIDIA's installer, the runfile: its options, exit status, list of files, log and uninstaller, and a module that drives nothing.
+"""A stand-in for NVIDIA's installer, the runfile: its options, exit status, list of files, log and uninstaller; its module drives nothing.
 
 DKMS really builds the module. The stand-in refuses an option that it does not know, so that a misspelt one is seen. Where the file
 /run/runfile-stops-here is there, it is killed in the middle of its work, as by a power cut.

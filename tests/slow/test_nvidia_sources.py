@@ -1,7 +1,7 @@
 """The driver from the vendor's repository and from the vendor's runfile, and from one source to the other.
 
-Repository and runfile are stand-ins that the tests make; the kernel module in them drives nothing and is really built by DKMS. The distribution's
-driver is the real one. The tests build on each other, in order.
+Repository and runfile are stand-ins that the tests make; the kernel module in them drives nothing and is really built by DKMS. The
+distribution's driver is the real one. The tests build on each other, in order.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ choice: "{{ wishes | trainyard.core.driver_choice(branches=platform.branches, ve
 RETURN = r"""
 _value:
   description:
-    - V(branch), V(modules), V(packages), V(optional), V(versions), V(replaces), and V(pins)
+    - V(branch), V(modules), V(packages), V(optional), V(held), V(versions), V(replaces), and V(pins)
       as M(trainyard.core.vendor_repository) takes them.
   type: dict
 """

@@ -33,7 +33,7 @@ def problems(wish: Mapping[str, Any]) -> list[str]:
 
 
 def arguments(version: str, modules: str, kernel: str) -> list[str]:
-    """Return the installer's options: without a question, with DKMS, of one flavour, for a kernel or ('') the one that runs, nothing loaded.
+    """Return the installer's options: without a question, with DKMS, of one flavour, for a kernel ('' for the running one), nothing loaded.
 
     Nothing is loaded so that a driver that runs is not disturbed; the first program that asks for a GPU loads the module.
     """

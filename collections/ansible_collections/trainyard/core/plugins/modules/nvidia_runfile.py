@@ -98,8 +98,10 @@ from ansible_collections.trainyard.core.plugins.module_utils import _nvidia_runf
 CACHE = Path("/var/cache/trainyard/runfiles")
 NOTE = Path("/var/lib/trainyard/nvidia_runfile.json")
 LEDGERS = (Path("/var/lib/trainyard/packages"), Path("/var/lib/trainyard/dependencies"))
-# The installer's own: how it is taken off, its list of what it installed, and its log.
-UNINSTALLER, LIST, LOG = Path("/usr/bin/nvidia-uninstall"), Path("/var/lib/nvidia/log"), Path("/var/log/nvidia-installer.log")
+# The installer's own.
+UNINSTALLER = Path("/usr/bin/nvidia-uninstall")
+LIST = Path("/var/lib/nvidia/log")  # of what it installed
+LOG = Path("/var/log/nvidia-installer.log")
 CHUNK = 1 << 20
 
 

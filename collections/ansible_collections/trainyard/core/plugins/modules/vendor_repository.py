@@ -158,7 +158,9 @@ from ansible_collections.trainyard.core.plugins.module_utils import _openpgp as 
 from ansible_collections.trainyard.core.plugins.module_utils import _vendor_repository as repository
 
 APT = Path("/etc/apt")
-SOURCES, PREFERENCES, KEYS = APT / "sources.list.d", APT / "preferences.d", APT / "keyrings"
+SOURCES = APT / "sources.list.d"
+PREFERENCES = APT / "preferences.d"
+KEYS = APT / "keyrings"
 KEYRINGS = (APT / "trusted.gpg.d", KEYS, Path("/usr/share/keyrings"))
 OWNERS = Path("/var/lib/trainyard/repositories")
 ENVIRONMENT = {"LC_ALL": "C.UTF-8"}

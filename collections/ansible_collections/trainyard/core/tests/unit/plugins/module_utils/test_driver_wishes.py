@@ -117,4 +117,4 @@ def test_the_repositorys_packages_are_those_of_the_branch_or_of_one_version(vers
 def test_a_runfile_needs_tools_and_takes_no_package_off() -> None:
     chosen = wishes.choice({**GOOD, **RUNFILE}, PLATFORMS["Debian_12"]["branches"], VENDOR)
     assert "dkms" in chosen["packages"]
-    assert (chosen["versions"], chosen["pins"], chosen["replaces"]) == ({}, [], [])
+    assert (chosen["versions"], chosen["pins"], chosen["replaces"], chosen["held"]) == ({}, [], [], [])
