@@ -51,7 +51,6 @@ options:
       - Looked at when the node does not have a key with the right fingerprints.
     type: str
     default: ''
-    no_log: false
   fingerprints:
     description: Fingerprints of the keys that must be in the file, all of them and no others.
     type: list
@@ -61,7 +60,6 @@ options:
     description: SHA-256 of the key's file, checked when it is fetched; '' for none.
     type: str
     default: ''
-    no_log: false
   revoked:
     description: Fingerprints or key ids that are to be trusted no more, for any repository.
     type: list
@@ -259,7 +257,7 @@ class Repository:
         if not self.module.check_mode:
             (self.owners / self.owner).unlink()
             if not others:
-                self.owners.rmdir()
+                shutil.rmtree(self.owners)
 
     # --- sources of others
 
