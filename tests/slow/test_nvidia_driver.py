@@ -69,7 +69,7 @@ def before(node: Lab) -> tuple[dict[str, str], list[str]]:
             {"nvidia_driver_modules": "open"},
             "nvidia_driver_modules: Debian 12 has no open modules that fit its branch 535; right is proprietary",
         ),
-        ({"nvidia_driver_source": "runfile"}, "nvidia_driver_source: 'runfile' cannot be had yet; right is 'distribution'."),
+        ({"nvidia_driver_source": "ppa"}, "nvidia_driver_source: 'ppa' is none of distribution, nvidia_repository and runfile."),
         ({"nvidia_driver_reboot": "tonight"}, "nvidia_driver_reboot: 'tonight' is none of never, if_idle and now."),
         ({"nvidia_driver_kernels": ["a b"]}, "nvidia_driver_kernels: 'a b' is no kernel"),
     ],

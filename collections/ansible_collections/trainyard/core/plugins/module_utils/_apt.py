@@ -173,6 +173,18 @@ def parse_simulation(output: str) -> tuple[list[str], list[str]]:
     return installed, re.findall(r"^(?:Remv|Purg) (\S+)", output, re.MULTILINE)
 
 
+def parse_offers(output: str) -> dict[str, tuple[str, list[str]]]:
+    """Read ``apt-cache policy``: package -> the version that would be installed, empty for none, and all that are known, newest first."""
+    found: dict[str, tuple[str, list[str]]] = {}
+    for block in re.split(r"\n(?=\S)", output):
+        name = block.partition(":\n")[0].strip()
+        candidate = re.search(r"^  Candidate: (?!\(none\))(\S+)", block, re.MULTILINE)
+        versions = re.findall(r"^ (?:\*\*\*|   ) (\S+) -?\d+$", block, re.MULTILINE)
+        if name:
+            found[name] = (candidate.group(1) if candidate else "", versions)
+    return found
+
+
 def parse_candidates(output: str) -> set[str]:
     """Read ``apt-cache policy``: the packages that could be installed."""
     return set(re.findall(r"^(\S+):\n(?:  .*\n)??  Candidate: (?!\(none\))", output, re.MULTILINE))

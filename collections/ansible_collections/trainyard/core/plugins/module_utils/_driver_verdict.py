@@ -156,7 +156,7 @@ def _running(found: Found, branch: int) -> list[Problem]:
 def _silent(found: Found) -> list[Problem]:
     """Say why nvidia-smi does not answer."""
     loaded, smi, kernels = found["modules"], found["nvidia_smi"], found["kernels"]
-    said = f"nvidia-smi says: {smi['message']}" if smi["message"] else "nvidia-smi does not answer."
+    said = f"nvidia-smi says: {smi['message'].rstrip('.')}." if smi["message"] else "nvidia-smi does not answer."
     kind = smi["problem"]
     if kind == "mismatch":
         library = smi["library_version"] or "another version"

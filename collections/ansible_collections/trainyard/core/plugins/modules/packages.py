@@ -39,6 +39,15 @@ options:
     type: list
     elements: str
     default: []
+  versions:
+    description:
+      - Versions that packages have to have, which may hold C(*), by package. One that is there in another version is brought to
+        the version that apt would install, be it older or newer; which one that is, preferences say (see
+        M(trainyard.core.vendor_repository)).
+      - Where apt would install another version, nothing is done, and the versions on offer are named; a package in O(optional) counts as
+        not known then.
+    type: dict
+    default: {}
   dependencies:
     description:
       - Whether what is installed along with the packages is the owner's, too. It is written down in C(/var/lib/trainyard/dependencies) and
@@ -80,6 +89,11 @@ EXAMPLES = r"""
   trainyard.core.packages:
     name: [tmux, screen]
 
+- name: Have any release of branch 580, whatever branch was there before
+  trainyard.core.packages:
+    name: [nvidia-driver-cuda]
+    versions: {nvidia-driver-cuda: 580.*}
+
 - name: Have this driver and no other, and remove all that came along with it when it goes
   trainyard.core.packages:
     name: [nvidia-tesla-470-kernel-dkms, nvidia-tesla-470-smi]
@@ -91,7 +105,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 installed:
-  description: Packages that were, or in check mode would be, installed.
+  description: Packages that were, or in check mode would be, installed, or brought to another version.
   returned: always
   type: list
   elements: str
@@ -112,9 +126,10 @@ healed:
   elements: str
 """
 
+import fnmatch
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +262,38 @@ class Packages:
             return set()
         return apt.parse_candidates(self.ask(["apt-cache", "policy", *sorted(names)])[1])
 
+    def of_other_versions(self, versions: Mapping[str, str]) -> dict[str, str]:
+        """Return the installed ones among packages that have another version than the wanted one, with the one that they have."""
+        if not versions:
+            return {}
+        listing = self.ask(["dpkg-query", "--show", "--showformat", "${Package}\\t${db:Status-Abbrev}\\t${Version}\\n"])[1]
+        there = {line.split("\t")[0]: line.split("\t")[2] for line in listing.splitlines() if apt.is_installed(line.split("\t")[1])}
+        return {name: there[name] for name, wanted in versions.items() if name in there and not fnmatch.fnmatchcase(there[name], wanted)}
+
+    def not_offered(self, versions: Mapping[str, str]) -> dict[str, tuple[str, list[str]]]:
+        """Return those packages that apt would install in another version than the wanted one: which one, and all that it knows."""
+        if not versions:
+            return {}
+        offers = apt.parse_offers(self.ask(["apt-cache", "policy", *sorted(versions)])[1])
+        found = {name: offers.get(name, ("", [])) for name in versions}
+        return {name: offer for name, offer in found.items() if not fnmatch.fnmatchcase(offer[0], versions[name])}
+
+    def must_offer(self, versions: Mapping[str, str]) -> None:
+        """Fail where apt would install other versions than these; the lists are fetched anew before that is said."""
+        if self.not_offered(versions):
+            self.update()
+            others = self.not_offered(versions)
+            said = [
+                f"{name} has to have the version {versions[name]}, and apt would install {candidate or 'none'} "
+                f"(known are {', '.join(known) or 'none'})"
+                for name, (candidate, known) in sorted(others.items())
+            ]
+            if said:
+                self.module.fail_json(
+                    msg=f"{'; '.join(said)}. Nothing was installed. Ask for a version that is there, or look which source or preference "
+                    f"hides it: apt-cache policy {min(others)}."
+                )
+
     def unneeded(self, ledger: Ledger, installed: dict[str, apt.Package], everything: bool) -> set[str]:
         """Return what came for the owner, all or only what came along, and can go now."""
         along = ledger.own(ledger.along)
@@ -274,7 +321,8 @@ class Packages:
 
     def install(self, ledger: Ledger, names: list[str], gone: set[str]) -> None:
         """Install packages and remove those that are in their way."""
-        command = ["--no-install-recommends", *KEEP_CONFIGURATION, "install", *names, *(f"{name}-" for name in sorted(gone))]
+        older = ["--allow-downgrades"] if self.module.params["versions"] else []
+        command = ["--no-install-recommends", *older, *KEEP_CONFIGURATION, "install", *names, *(f"{name}-" for name in sorted(gone))]
         mine: set[str] = set()
 
         def attempt(may_fail: bool) -> bool:
@@ -308,6 +356,7 @@ def main() -> None:
             "optional": {"type": "list", "elements": "str", "default": []},
             "beside": {"type": "dict", "default": {}},
             "replaces": {"type": "list", "elements": "str", "default": []},
+            "versions": {"type": "dict", "default": {}},
             "dependencies": {"type": "bool", "default": False},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "owner": {"type": "str"},
@@ -342,6 +391,10 @@ def main() -> None:
 def _have(work: Packages, ledger: Ledger, names: set[str], optional: set[str], before: dict[str, str], result: dict[str, Any]) -> None:
     module = work.module
     missing = {name for name in names | optional if not apt.is_installed(before.get(name, ""))}
+    versions = {name: str(version) for name, version in module.params["versions"].items() if name in names | optional}
+    others = work.of_other_versions(versions)
+    for name in work.not_offered({name: versions[name] for name in others if name not in names}):
+        del others[name]
     gone = {name for name in module.params["replaces"] if apt.is_installed(before.get(name, ""))} - names
     unneeded = (
         work.unneeded(ledger, work.packages(), everything=False) - gone - names - optional if module.params["dependencies"] else set()
@@ -351,17 +404,22 @@ def _have(work: Packages, ledger: Ledger, names: set[str], optional: set[str], b
     if missing & names and not module.check_mode and work.known(missing & names) < missing & names:
         work.update()
     known = missing - names if module.check_mode and missing & names else work.known(missing - names)
+    known -= set(work.not_offered({name: versions[name] for name in known if name in versions}))
     result["unavailable"] = sorted(missing - names - known)
-    new = sorted((missing & names) | known)
+    new = sorted((missing & names) | known | set(others))
     result.update(changed=result["changed"] or bool(new or gone or unneeded), installed=new, removed=sorted(gone | unneeded))
     had = sorted((names | optional) - missing | gone | unneeded)
-    result["diff"] = {"before": _lines(had), "after": _lines(sorted((set(had) | set(new)) - gone - unneeded))}
+    result["diff"] = {
+        "before": _lines(f"{name} {others[name]}" if name in others else name for name in had),
+        "after": _lines(f"{name} {versions[name]}" if name in others else name for name in sorted((set(had) | set(new)) - gone - unneeded)),
+    }
     if module.check_mode:
         return
     ledger.adopt((names | optional) - missing)
     if not result["changed"]:
         return
-    ledger.add(new)  # before, so that an interruption forgets nothing
+    work.must_offer({name: version for name, version in versions.items() if name in names and name in new})
+    ledger.add(sorted(set(new) - set(others)))  # before, so that an interruption forgets nothing
     if module.params["dependencies"] and (new or gone or unneeded):
         work.let_go(ledger)
     if new or gone:

@@ -34,6 +34,33 @@ def test_an_interrupted_dpkg_is_seen_from_its_journal(tmp_path: Path) -> None:
     assert apt.interrupted(str(tmp_path))
 
 
+POLICY = """nvidia-driver-cuda:
+  Installed: 575.57.08-1
+  Candidate: 580.105.08-1
+  Version table:
+     590.44.01-1 50
+         50 http://127.0.0.1/repos/debian12/x86_64  Packages
+     580.105.08-1 1001
+         50 http://127.0.0.1/repos/debian12/x86_64  Packages
+ *** 575.57.08-1 100
+        100 /var/lib/dpkg/status
+gone:
+  Installed: (none)
+  Candidate: (none)
+  Version table:
+     1.0-1 -1
+        500 http://x  Packages
+"""
+
+
+def test_what_apt_would_install_and_what_else_there_is() -> None:
+    assert apt.parse_offers(POLICY) == {
+        "nvidia-driver-cuda": ("580.105.08-1", ["590.44.01-1", "580.105.08-1", "575.57.08-1"]),
+        "gone": ("", ["1.0-1"]),
+    }
+    assert apt.parse_offers("") == {}
+
+
 def test_names_that_would_be_options_or_shell_are_refused() -> None:
     assert apt.invalid_names(["tmux", "libstdc++6", "libc6:i386", "-y", "tmux=1", "Tmux", "a;b"]) == ["-y", "tmux=1", "Tmux", "a;b"]
 
