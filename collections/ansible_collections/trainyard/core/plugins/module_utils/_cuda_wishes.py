@@ -71,6 +71,10 @@ class Offer:
         """Return the releases of the toolkit that a source has."""
         return list(self.wheels["toolkits"]) if source == "wheels" else [self.platforms[self.platform]["release"]]
 
+    def release(self, version: str, source: str) -> str:
+        """Return the release of a source that a version or line means, '' where it has none."""
+        return next((one for one in self.releases(source) if version in (one, line(one))), "")
+
     def problems(self) -> list[str]:
         """Return why the node can have nothing at all."""
         node = self.platform.replace("_", " ")
@@ -94,7 +98,7 @@ def choose(wishes: Mapping[str, Any], offer: Offer) -> tuple[list[Toolkit], str,
     problems = []
     if not str(wishes["path"]).startswith("/") or len(str(wishes["path"])) < 2:
         problems.append(f"cuda_path: '{wishes['path']}' is no folder; right is one such as /usr/local.")
-    if wishes["source"] not in SOURCES:
+    if wishes["source"] not in ("", *SOURCES):
         problems.append(_wrong_source("cuda_source", str(wishes["source"])))
     if problems:
         return [], "", problems
@@ -138,9 +142,10 @@ def _toolkit(entry: Any, wishes: Mapping[str, Any], offer: Offer) -> tuple[Toolk
     if offer.problems():
         return None, offer.problems()
     source = str(data.get("source", wishes["source"]))
-    if source not in SOURCES:
+    if source not in ("", *SOURCES):
         return None, [_wrong_source(f"cuda_toolkits: the source of {version}", source)]
-    release = next((one for one in offer.releases(source) if version in (one, line(one))), "")
+    source = source or next((one for one in SOURCES if offer.release(version, one)), "")
+    release = offer.release(version, source) if source else ""
     if not release:
         return None, [_no_such_release(version, source, offer)]
     name, problems, libraries = line(release), [], {}
@@ -168,13 +173,15 @@ def _library(library: str, wanted: str, major: str, variable: str, offer: Offer)
 
 
 def _no_such_release(version: str, source: str, offer: Offer) -> str:
-    known = offer.releases(source)
-    other = SOURCES[1 - SOURCES.index(source)]
-    elsewhere = next((one for one in offer.releases(other) if version in (one, line(one))), "")
-    reason = " The wheels of CUDA before 13 hold no nvcc." if source == "wheels" and int(version.split(".", maxsplit=1)[0]) < 13 else ""
-    hint = f" With cuda_source: {other} it is {elsewhere}." if elsewhere else ""
-    where = "from wheels" if source == "wheels" else f"from {offer.platform.replace('_', ' ')}"
-    return f"cuda_toolkits: there is no CUDA {version} {where}; right {_are(known)}.{reason}{hint}"
+    where = {"wheels": "from wheels", "distribution": f"from {offer.platform.replace('_', ' ')}"}
+    reason = (
+        " The wheels of CUDA before 13 hold no nvcc." if source != "distribution" and int(version.split(".", maxsplit=1)[0]) < 13 else ""
+    )
+    if not source:
+        right = "; ".join(f"{where[one]} {', '.join(offer.releases(one))}" for one in SOURCES)
+        return f"cuda_toolkits: there is no CUDA {version} from any source; right are {right}.{reason}"
+    elsewhere = next((f" With cuda_source: {one} it is {found}." for one in SOURCES if (found := offer.release(version, one))), "")
+    return f"cuda_toolkits: there is no CUDA {version} {where[source]}; right {_are(offer.releases(source))}.{reason}{elsewhere}"
 
 
 def _wrong_source(variable: str, source: str) -> str:

@@ -36,6 +36,16 @@ def test_what_a_plan_says_is_had_as_it_says() -> None:
     assert toolkit.locks("x86_64") == ["cuda-13.2.2-x86_64.txt", "cudnn-9.28.0-cu13-x86_64.txt", "nccl-2.32.3-cu13-x86_64.txt"]
 
 
+def test_without_a_source_it_is_the_first_that_has_the_toolkit() -> None:
+    planned = [{"version": "11.8.0", "cudnn": "8.9.6", "nccl": "2.21.5"}, {"version": "13.0.2", "cudnn": "", "nccl": ""}]
+    toolkits, default, problems = choose({"toolkits": planned, "source": ""})
+    assert (problems, default) == ([], "11.8")
+    assert [(toolkit.release, toolkit.source) for toolkit in toolkits] == [("11.8.0", "distribution"), ("13.0.2", "wheels")]
+    assert choose({"toolkits": ["12.2"], "source": ""})[2][0].startswith(
+        "cuda_toolkits: there is no CUDA 12.2 from any source; right are from wheels 13.4.1, "
+    )
+
+
 @pytest.mark.parametrize("release, line, libraries", [("12", "11.8", ("9.10.2", "2.21.5")), ("13", "12.4", ("9.28.0", "2.32.3"))])
 def test_the_distributions_toolkit_gets_libraries_of_its_own_cuda(release: str, line: str, libraries: tuple[str, str]) -> None:
     (toolkit,), default, problems = choose({"toolkits": [line], "source": "distribution"}, distribution_major_version=release)
