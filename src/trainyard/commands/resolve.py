@@ -47,7 +47,7 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     verb.add_argument("--driver-policy", default="if_needed", choices=POLICIES, help="when an installed driver may be changed")
     verb.add_argument("--driver-modules", default="", metavar="open|proprietary", help="flavour of the kernel module")
     verb.add_argument(
-        "--driver-source", action="append", default=[], choices=SOURCES, help="where drivers may come from; default: anywhere"
+        "--driver-source", action="append", default=[], choices=SOURCES, help="where drivers and toolkits may come from; default: anywhere"
     )
     answers.add_arguments(verb)
     verb.set_defaults(run=run)

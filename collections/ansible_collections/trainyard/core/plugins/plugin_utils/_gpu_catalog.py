@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any
@@ -166,6 +166,14 @@ class Toolkit:
         """Return its major and minor version, which its folder is named after."""
         return ".".join(self.version.split(".")[:2])
 
+    @property
+    def in_wheels(self) -> bool:
+        """Return whether the ordinary index has it whole.
+
+        Source: nvidia-cuda-nvcc-cu11 and -cu12 hold ptxas and no nvcc, nvidia-cuda-nvcc 13.0.88 and newer hold it (unpacked, 2026-11).
+        """
+        return version(self.version).major >= 13
+
 
 @dataclass(frozen=True)
 class Cudnn:
@@ -251,14 +259,20 @@ class DriverSource:
 
 @dataclass(frozen=True)
 class System:
-    """An operating system: its own Python and its sources of drivers, the ones that disturb least first."""
+    """An operating system: its own Python and CUDA toolkit ("" none), and its sources of drivers, the ones that disturb least first."""
 
     name: str
     title: str
     python: str
     kernel: str
+    cuda_toolkit: str
     sources: tuple[DriverSource, ...]
     fact: Fact
+
+    def has_toolkit(self, toolkit: Toolkit, sources: Sequence[str]) -> bool:
+        """Return whether a toolkit can be had: as wheels, as its own package, or from NVIDIA's repository unless ``sources`` exclude it."""
+        vendor = any(source.name == "nvidia_repository" for source in self.sources) and (not sources or "nvidia_repository" in sources)
+        return toolkit.in_wheels or vendor or toolkit.line == self.cuda_toolkit
 
 
 @dataclass(frozen=True)
@@ -465,4 +479,4 @@ def _system(key: str, row: Mapping[str, Any]) -> System:
                 (int(branch), str(number or ""), tuple(data["modules"][branch])) for branch, number in data["branches"].items()
             )
         sources.append(DriverSource(name, branches, int(data.get("oldest_branch", 0)), bool(data.get("signed_modules"))))
-    return System(key, row["title"], row["python"], row["kernel"], tuple(sources), Fact.of(row))
+    return System(key, row["title"], row["python"], row["kernel"], row.get("cuda_toolkit") or "", tuple(sources), Fact.of(row))

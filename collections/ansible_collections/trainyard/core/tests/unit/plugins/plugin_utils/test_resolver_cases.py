@@ -124,6 +124,17 @@ CASES = {
     "CUDA 13 beside R535 is refused": Case(
         U24, ("A100",), (), {"pins": {"cuda": "13.0", "driver": "535"}}, clash=("pin", "gpus", "pin"), because="580"
     ),
+    "a toolkit without the vendor's repository": Case(
+        "debian-12", ("A100",), (), {"driver_sources": ["distribution"]}, branch=535, toolkit="11.8", source="distribution"
+    ),
+    "CUDA 12.2 without the vendor's repository": Case(
+        "debian-12",
+        ("A100",),
+        (),
+        {"driver_sources": ["distribution"], "pins": {"cuda": "12.2"}},
+        clash=("pin", "gpus", "sources"),
+        because="NVIDIA's repository, which is no source",
+    ),
     "CUDA 11.4 and Hopper": Case(U24, ("H100",), (), {"pins": {"cuda": "11.4"}}, clash=("pin", "gpus"), because="makes no code for H100"),
     "CUDA 12.6 and Blackwell": Case(U24, ("B200",), PT, {"pins": {"cuda": "12.6"}}, clash=("pin", "gpus"), change=("pin",)),
     "R580 and Kepler": Case(
