@@ -71,7 +71,7 @@ def test_a_gpu_node_for_which_nothing_is_wished_is_refused(node: Lab, tmp_path: 
 
 
 def test_the_drivers_role_hears_what_was_planned(node: Lab, tmp_path: Path) -> None:
-    wishes = {"plan_environments": ["tensorflow"], "plan_driver_sources": ["distribution"]}
+    wishes = {"plan_environments": ["tensorflow"], "plan_driver_sources": ["distribution"], "cuda_toolkits": []}
     forced = run(node, tmp_path, "gpu.yml", "2684", "gpu", nvidia_driver_force=True, **wishes)
     assert forced.status == 0, forced.failures()
     installed = forced.results["nvidia_driver : Have the driver, and the headers that its modules are built with", "head"]
@@ -79,6 +79,12 @@ def test_the_drivers_role_hears_what_was_planned(node: Lab, tmp_path: Path) -> N
     quiet = run(node, tmp_path, "gpu.yml", "2684", "gpu", **wishes)
     assert "No NVIDIA GPU is on the bus of head, so no driver is installed." in quiet.text
     assert quiet.changed == {"head": 0}
+
+
+def test_the_role_of_cuda_hears_what_was_planned(node: Lab, tmp_path: Path) -> None:
+    wishes = {"plan_environments": ["tensorflow"], "plan_driver_sources": ["distribution"], "cuda_source": "wheels"}
+    refused = run(node, tmp_path, "preflight.yml", "2684", "gpu", **wishes)
+    assert "cuda_toolkits: there is no CUDA 11.8.0 from wheels" in refused.failures(), "R535 and no vendor's repository leave Debian's"
 
 
 def test_a_driver_that_will_do_is_left_alone(node: Lab, tmp_path: Path) -> None:
