@@ -49,6 +49,7 @@ attributes:
     description: Builds and runs nothing; says which toolkits would be proven.
   diff_mode:
     support: none
+    description: What a proof changes is its record alone.
 """
 
 EXAMPLES = r"""
