@@ -64,6 +64,9 @@ class Tree:
             self.put(f"sys/bus/pci/devices/{address}/{name}", value)
         self.put(f"sys/bus/pci/devices/{address}/config", config)
 
+    def bind(self, address: str, driver: str) -> None:
+        (self.root / "sys/bus/pci/devices" / address / "driver").symlink_to(f"../../../bus/pci/drivers/{driver}")
+
     def program(self, name: str, script: str) -> None:
         self.bin.mkdir(parents=True, exist_ok=True)
         (self.bin / name).write_text(f"#!/bin/sh\n{script}\n")
@@ -141,6 +144,10 @@ CASES = {
         all_of(silent, lambda tree: tree.remove(module(RUNNING), headers(RUNNING))),
         (f"There is no NVIDIA module for the kernel {RUNNING}, which runs. There is one for {NEXT}, which boots next: reboot.", REBOOT),
     ),
+    "no module for the running kernel, which boots again": Case(
+        all_of(silent, lambda tree: tree.remove(module(RUNNING), f"boot/vmlinuz-{NEXT}")),
+        (f"There is no NVIDIA module for the kernel {RUNNING}, which runs. Install its headers (linux-headers-{RUNNING})",),
+    ),
     "module of another branch": Case(
         lambda tree: tree.versions.update({NEXT: "535.261.03"}),
         (f"The module for the kernel {NEXT}, which boots next, is of version 535.261.03, and the plan says branch 470.",),
@@ -180,6 +187,10 @@ CASES = {
     ),
     "gpu not listed": Case(
         lambda tree: tree.gpu("0000:c1:00.0"), ("The GPU 0000:c1:00.0 (device 1db1) is on the bus and nvidia-smi does not list it",)
+    ),
+    "gpu of a virtual machine": Case(
+        all_of(lambda tree: tree.gpu("0000:c1:00.0"), lambda tree: tree.bind("0000:c1:00.0", "vfio-pci")),
+        ("The GPU 0000:c1:00.0 (device 1db1) is on the bus and nvidia-smi does not list it: the driver vfio-pci has it.",),
     ),
     "gpu lost on the bus": Case(
         lambda tree: tree.gpu(GPUS[1], b"\xff\xff\xff\xff"), (f"The GPU {GPUS[1]} has fallen off the bus. Power the node off and on",)
