@@ -186,10 +186,18 @@ class Ledger:
 
     def forget(self, names: Iterable[str]) -> None:
         """Strike packages out."""
-        for folder in (self.folder, self.along):
-            kept = self.own(folder) - set(names)
-            if kept != self.own(folder):
-                self._write(kept, folder)
+        self._strike(self.folder, names)
+        for path in self.along.glob("[!.]*"):
+            Ledger(path.name)._strike(self.along, names)
+
+    def _strike(self, folder: Path, names: Iterable[str]) -> None:
+        kept = self.own(folder) - set(names)
+        if kept != self.own(folder):
+            self._write(kept, folder)
+
+    def came_along(self) -> set[str]:
+        """Return what came along with anybody's packages: what two owners need came with the first and goes with the last."""
+        return set().union(*(self._names(path) for path in self.along.glob("[!.]*")))
 
     def adopt(self, names: set[str]) -> None:
         """Give this owner those packages that came along with another's, so that they do not go with that one."""
@@ -295,8 +303,8 @@ class Packages:
                 )
 
     def unneeded(self, ledger: Ledger, installed: dict[str, apt.Package], everything: bool) -> set[str]:
-        """Return what came for the owner, all or only what came along, and can go now."""
-        along = ledger.own(ledger.along)
+        """Return what came for the owner, all or only what came along (with whomever), and can go now."""
+        along = ledger.came_along()
         along -= set(self.ask(["apt-mark", "showmanual", *along])[1].split()) if along else set()
         mine = {name for name in ledger.own() if ledger.may_remove(name)} if everything else set()
         gone = apt.removable(installed, along | mine)
