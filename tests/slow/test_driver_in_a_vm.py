@@ -1,0 +1,126 @@
+"""The driver on a machine with real boots: a power cut, nouveau at boot, reboots that are allowed or not, a held pair, a new kernel.
+
+The machine is virtual and has no GPU; `gpu_stand_in.py` stands for one on its bus. Modules are really built, and the kernel really tries
+to load them. The tests build on each other, in order.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.slow.vm import Machine
+from tests.support import Play, play
+
+pytestmark = pytest.mark.slow
+
+PATIENCE = 5400  # seconds; an emulated processor compiles some ten times slower
+# Kernels that security updates brought are not offered as long as this is there.
+LATER = "/etc/apt/preferences.d/later"
+PIN = "Package: src:linux src:linux-signed-amd64\\nPin: release n=*-security\\nPin-Priority: -1\\n"
+SETTINGS = "/etc/modprobe.d/trainyard-nvidia-driver.conf"
+
+
+@pytest.fixture(scope="module")
+def machine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """A machine with the stand-in for a GPU, switched off and removed afterwards."""
+    started = time.monotonic()
+    machine = Machine(tmp_path_factory.mktemp("vm"), gpu=True)
+    try:
+        machine.switch_on()
+        machine.ask(f"update-grub && printf '{PIN}' > {LATER}")
+        yield machine
+    finally:
+        machine.cut_power()
+        (machine.folder / "disk.img").unlink()
+        terminal = request.config.pluginmanager.get_plugin("terminalreporter")
+        terminal.write_line(
+            f"virtual machine ({machine.accelerator}): {machine.boots} times switched on, {time.monotonic() - started:.0f} s"
+        )
+
+
+def driver(machine: Machine, folder: Path, words: tuple[str, ...] = (), **variables: Any) -> Play:
+    """Apply the role."""
+    task = {"name": "role", "ansible.builtin.include_role": {"name": "nvidia_driver"}}
+    return play(machine, folder, [task], words, timeout=PATIENCE, **variables)
+
+
+def package_states(machine: Machine) -> dict[str, str]:
+    """Return version and state of every package."""
+    lines = machine.ask("dpkg-query -W -f '${binary:Package} ${db:Status-Abbrev} ${Version}\\n'").splitlines()
+    return {line.split(" ", 1)[0]: line.split(" ", 1)[1] for line in lines}
+
+
+def modules(machine: Machine) -> dict[str, str]:
+    """Return kernel -> module and version that DKMS installed for it."""
+    found = re.findall(r"^(\S+), (\S+), x86_64: installed$", machine.ask("dkms status"), re.MULTILINE)
+    return {kernel: module for module, kernel in found}
+
+
+def kernels(machine: Machine) -> list[str]:
+    """Return the kernels that can be booted, oldest first."""
+    return [name.removeprefix("vmlinuz-") for name in machine.ask("cd /boot && ls -v vmlinuz-*").split()]
+
+
+def loaded(machine: Machine) -> set[str]:
+    """Return the modules in the kernel."""
+    return {line.split()[0] for line in machine.ask("cat /proc/modules").splitlines()}
+
+
+def test_at_first_the_kernel_takes_nouveau_for_the_gpu(machine: Machine) -> None:
+    assert "nouveau" in loaded(machine)
+    assert len(kernels(machine)) == 1
+
+
+def test_a_power_cut_while_the_modules_are_built_is_healed_by_the_next_run(machine: Machine, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        cut = pool.submit(driver, machine, tmp_path)
+        try:
+            building = "pgrep -x cc1 && ls /var/lib/dkms/nvidia-current/*/build/nvidia/*.o"
+            machine.wait_for(building, "nothing was built", seconds=PATIENCE, pause=10)
+        finally:
+            machine.cut_power()
+    assert "unreachable" in cut.result().text
+    machine.switch_on()
+    assert "nvidia-kernel-dkms" in machine.ask("dpkg --audit")
+    assert modules(machine) == {}
+
+    # All is done but for the reboot, which nobody allowed.
+    before = machine.boot_id()
+    healed = driver(machine, tmp_path)
+    assert "nouveau is loaded and has the GPUs. It is blacklisted now, so that a reboot gets rid of it." in healed.failures()
+    assert "A reboot was not allowed: reboot the node yourself, or set nvidia_driver_reboot to if_idle or now." in healed.failures()
+    assert machine.boot_id() == before
+    assert machine.ask("dpkg --audit") == ""
+    machine.ask("apt-get check")
+    assert set(kernels(machine)) <= set(modules(machine))
+
+
+def test_the_initramfs_of_each_kernel_keeps_nouveau_out(machine: Machine) -> None:
+    for kernel in kernels(machine):
+        machine.ask(f"rm -rf /tmp/initramfs && unmkinitramfs /boot/initrd.img-{kernel} /tmp/initramfs")
+        text = machine.ask(f"cat /tmp/initramfs{SETTINGS} /tmp/initramfs/main{SETTINGS} 2>/dev/null || true")
+        assert "blacklist nouveau" in text.splitlines()
+
+
+def test_a_node_that_somebody_works_on_is_not_rebooted_when_idle_nodes_may_be(machine: Machine, tmp_path: Path) -> None:
+    before = machine.boot_id()
+    with machine.session("student"):
+        stopped = driver(machine, tmp_path, nvidia_driver_reboot="if_idle")
+    assert "The node was not rebooted because processes of student run." in stopped.failures()
+    assert (machine.boot_id(), stopped.changed) == (before, {"gpu": 0})
+    assert "nouveau" in loaded(machine)
+
+
+def test_an_idle_node_is_rebooted_and_the_play_goes_on_after_it(machine: Machine, tmp_path: Path) -> None:
+    before = machine.boot_id()
+    done = driver(machine, tmp_path, nvidia_driver_reboot="if_idle")
+    assert done.results["nvidia_driver : Reboot into the driver", "gpu"]["rebooted"], done.text
+    assert machine.boot_id() != before
+    assert "nouveau" not in loaded(machine)
