@@ -51,10 +51,10 @@ def driver(machine: Machine, folder: Path, words: tuple[str, ...] = (), **variab
     return play(machine, folder, [task], words, timeout=PATIENCE, **variables)
 
 
-def package_states(machine: Machine) -> dict[str, str]:
-    """Return version and state of every package."""
-    lines = machine.ask("dpkg-query -W -f '${binary:Package} ${db:Status-Abbrev} ${Version}\\n'").splitlines()
-    return {line.split(" ", 1)[0]: line.split(" ", 1)[1] for line in lines}
+def pair(machine: Machine) -> dict[str, str]:
+    """Return state and version of the packages of driver and kernel."""
+    lines = machine.ask("dpkg-query -W -f '${binary:Package} ${db:Status-Abbrev}${Version}\\n'").splitlines()
+    return dict(line.split(" ", 1) for line in lines if re.match(r"(lib)?nvidia|libcuda|linux-(image|headers)", line))
 
 
 def modules(machine: Machine) -> dict[str, str]:
@@ -73,6 +73,18 @@ def loaded(machine: Machine) -> set[str]:
     return {line.split()[0] for line in machine.ask("cat /proc/modules").splitlines()}
 
 
+def assert_sound(machine: Machine) -> None:
+    """No package is broken."""
+    assert machine.ask("dpkg --audit") == ""
+    machine.ask("apt-get check")
+
+
+def look(machine: Machine, folder: Path) -> Any:
+    """Return what gpu_info finds."""
+    found = play(machine, folder, [{"name": "look", "trainyard.core.gpu_info": {}}])
+    return found.results["look", "gpu"]["gpu_info"]
+
+
 def test_at_first_the_kernel_takes_nouveau_for_the_gpu(machine: Machine) -> None:
     assert "nouveau" in loaded(machine)
     assert len(kernels(machine)) == 1
@@ -82,7 +94,7 @@ def test_a_power_cut_while_the_modules_are_built_is_healed_by_the_next_run(machi
     with ThreadPoolExecutor(1) as pool:
         cut = pool.submit(driver, machine, tmp_path)
         try:
-            building = "pgrep -x cc1 && ls /var/lib/dkms/nvidia-current/*/build/nvidia/*.o"
+            building = "pgrep -x cc1 && ls /var/lib/dkms/nvidia-current/*/build/make.log"
             machine.wait_for(building, "nothing was built", seconds=PATIENCE, pause=10)
         finally:
             machine.cut_power()
@@ -97,8 +109,7 @@ def test_a_power_cut_while_the_modules_are_built_is_healed_by_the_next_run(machi
     assert "nouveau is loaded and has the GPUs. It is blacklisted now, so that a reboot gets rid of it." in healed.failures()
     assert "A reboot was not allowed: reboot the node yourself, or set nvidia_driver_reboot to if_idle or now." in healed.failures()
     assert machine.boot_id() == before
-    assert machine.ask("dpkg --audit") == ""
-    machine.ask("apt-get check")
+    assert_sound(machine)
     assert set(kernels(machine)) <= set(modules(machine))
 
 
@@ -124,3 +135,41 @@ def test_an_idle_node_is_rebooted_and_the_play_goes_on_after_it(machine: Machine
     assert done.results["nvidia_driver : Reboot into the driver", "gpu"]["rebooted"], done.text
     assert machine.boot_id() != before
     assert "nouveau" not in loaded(machine)
+    assert "nouveau" not in machine.ask("dmesg")
+    assert_all_but_the_stand_in_works(machine, done)
+
+
+def test_a_second_run_changes_nothing_and_reboots_nothing(machine: Machine, tmp_path: Path) -> None:
+    before = machine.boot_id()
+    again = driver(machine, tmp_path, nvidia_driver_reboot="now")
+    assert_all_but_the_stand_in_works(machine, again)
+    assert (machine.boot_id(), again.changed) == (before, {"gpu": 0})
+
+
+def test_an_upgrade_moves_neither_kernel_nor_driver(machine: Machine) -> None:
+    machine.ask(f"rm {LATER} && apt-get -q update")
+    offered = machine.ask("apt-cache policy linux-image-amd64")
+    installed, candidate = re.findall(r"^  (?:Installed|Candidate): (\S+)$", offered, re.MULTILINE)
+    assert installed != candidate, "there is no newer kernel that an upgrade could bring"
+    before = pair(machine)
+    machine.ask("DEBIAN_FRONTEND=noninteractive apt-get -q -y dist-upgrade", seconds=PATIENCE)
+    assert pair(machine) == before
+    assert_sound(machine)
+
+
+def test_a_new_kernel_has_its_module_before_it_boots_and_is_held_by_the_next_run(machine: Machine, tmp_path: Path) -> None:
+    old, held = kernels(machine), machine.ask("apt-mark showhold")
+    machine.ask("apt-mark unhold $(apt-mark showhold)")  # as the role's README says
+    machine.ask("DEBIAN_FRONTEND=noninteractive apt-get -q -y full-upgrade", seconds=PATIENCE)
+    (new,) = set(kernels(machine)) - set(old)
+    assert_sound(machine)
+    assert new in modules(machine)
+    seen = look(machine, tmp_path)["kernels"]
+    assert (seen["running"], seen["next"], seen["next_from"]) == (old[-1], new, "grub")
+    machine.reboot()
+    assert machine.ask("uname -r") == new
+    assert machine.ask("modinfo -F vermagic nvidia-current").split()[0] == new
+    assert "nouveau" not in loaded(machine)
+    assert_all_but_the_stand_in_works(machine, driver(machine, tmp_path))
+    assert machine.ask("apt-mark showhold") == held
+    assert driver(machine, tmp_path).changed == {"gpu": 0}
