@@ -20,7 +20,7 @@ from tests.support import Play, play
 
 pytestmark = pytest.mark.slow
 
-PATIENCE = 5400  # seconds; an emulated processor compiles some ten times slower
+PATIENCE = 10800  # seconds; an emulated processor compiles ten to thirty times slower
 # Kernels that security updates brought are not offered as long as this is there.
 LATER = "/etc/apt/preferences.d/later"
 PIN = "Package: src:linux src:linux-signed-amd64\\nPin: release n=*-security\\nPin-Priority: -1\\n"
