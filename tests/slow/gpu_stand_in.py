@@ -2,7 +2,8 @@
 
 QEMU has no such device, and lets another process be one (its device x-pci-proxy-dev): QEMU asks for every access to the device's
 configuration and registers. Firmware, kernel, udev and both drivers meet it as they would a real GPU, up to the point where they want it to
-do something: each register but the first reads as zero, and what is written to them is dropped.
+do something: each register but the first reads as zero, and what is written to them is dropped. nouveau stays loaded and has nothing to do,
+NVIDIA's own module finds that it does not drive such a GPU and goes.
 
     python gpu_stand_in.py DESCRIPTOR      of a socket whose other end QEMU has
 """

@@ -21,9 +21,7 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     which.add_argument("--nodes", action="store_true", help="what boots single containers, Molecule's scenarios among it")
     which.add_argument("--lab", action="store_true", help="the end-to-end scenario on three nodes")
     which.add_argument("--faults", action="store_true", help="the full sweep: the controller killed after every task, one after another")
-    which.add_argument(
-        "--slow", action="store_true", help="a driver on a node, and in a virtual machine with real boots"
-    )
+    which.add_argument("--slow", action="store_true", help="a driver on a node, and in a virtual machine with real boots")
     which.add_argument("--molecule", metavar="SCENARIO", help="one scenario of Molecule")
     verb.add_argument("--release", choices=checks.RELEASES, default="bookworm", help="release of Debian for --molecule")
     verb.add_argument("--command", default="test", help="Molecule's command for --molecule, such as converge, verify, login or destroy")
