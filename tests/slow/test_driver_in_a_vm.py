@@ -48,7 +48,7 @@ def machine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 def driver(machine: Machine, folder: Path, words: tuple[str, ...] = (), **variables: Any) -> Play:
     """Apply the role."""
     task = {"name": "role", "ansible.builtin.include_role": {"name": "nvidia_driver"}}
-    return play(machine, folder, [task], words, timeout=PATIENCE, **variables)
+    return play(machine, folder, [task], ("--timeout", "180", *words), timeout=PATIENCE, **variables)
 
 
 def pair(machine: Machine) -> dict[str, str]:
@@ -91,7 +91,7 @@ def assert_all_but_the_gpu_works(machine: Machine, done: Play) -> None:
 
 def look(machine: Machine, folder: Path) -> Any:
     """Return what gpu_info finds."""
-    found = play(machine, folder, [{"name": "look", "trainyard.core.gpu_info": {}}])
+    found = play(machine, folder, [{"name": "look", "trainyard.core.gpu_info": {}}], ("--timeout", "180"))
     return found.results["look", "gpu"]["gpu_info"]
 
 
@@ -108,7 +108,7 @@ def test_a_power_cut_while_the_modules_are_built_is_healed_by_the_next_run(machi
             machine.wait_for(building, "nothing was built", seconds=PATIENCE, pause=10)
         finally:
             machine.cut_power()
-    assert "unreachable" in cut.result().text
+    assert cut.result().status != 0
     machine.switch_on()
     assert "nvidia-kernel-dkms" in machine.ask("dpkg --audit")
     assert modules(machine) == {}
