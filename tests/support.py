@@ -9,11 +9,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import yaml
 
-from trainyard.containers import Lab
 from trainyard.paths import REPOSITORY
 
 BIN = Path(sys.executable).parent
@@ -81,8 +80,20 @@ def ansible_playbook(
     return Play(done.returncode, results, changed, text)
 
 
-def inventory_of(lab: Lab, folder: Path, variables: Mapping[str, Any] | None = None) -> Path:
-    """Write an inventory that reaches a lab's nodes over SSH, and return its path."""
+class Nodes(Protocol):
+    """Nodes that are reached over SSH as the account admin: a lab of containers, or a virtual machine."""
+
+    @property
+    def nodes(self) -> Sequence[str]:
+        """Return their names."""
+
+    @property
+    def ssh_config(self) -> Path:
+        """Return the path of the ssh_config that reaches them by name."""
+
+
+def inventory_of(lab: Nodes, folder: Path, variables: Mapping[str, Any] | None = None) -> Path:
+    """Write an inventory that reaches nodes over SSH, and return its path."""
     path = folder / "hosts.yml"
     every = {"ansible_user": "admin", "ansible_ssh_common_args": f"-F {lab.ssh_config}", **(variables or {})}
     path.write_text(yaml.safe_dump({"all": {"hosts": dict.fromkeys(lab.nodes), "vars": every}}))
@@ -90,9 +101,9 @@ def inventory_of(lab: Lab, folder: Path, variables: Mapping[str, Any] | None = N
 
 
 def play(
-    lab: Lab, folder: Path, tasks: Sequence[Mapping[str, Any]], words: Sequence[str] = (), timeout: float = 600, **variables: Any
+    lab: Nodes, folder: Path, tasks: Sequence[Mapping[str, Any]], words: Sequence[str] = (), timeout: float = 600, **variables: Any
 ) -> Play:
-    """Run tasks as root on a lab's nodes, for so many seconds at most."""
+    """Run tasks as root on nodes, for so many seconds at most."""
     book = folder / "play.yml"
     header = {"hosts": "all", "become": True, "gather_facts": True, "gather_subset": ["!all", "network"], "vars": variables}
     book.write_text(yaml.safe_dump([{**header, "tasks": list(tasks)}], sort_keys=False))

@@ -70,7 +70,7 @@ class Result:
 
 def quick() -> list[Step]:
     """Linters, types and unit tests."""
-    scripts = ["trainyard", ".ci/run"]
+    scripts = ["trainyard", ".ci/run", "images/vm/setup"]
     return [
         Step("ruff", [_bin("ruff"), "check", "."]),
         Step("ruff-format", [_bin("ruff"), "format", "--check", "."]),
