@@ -1,12 +1,11 @@
 """A stand-in for what NVIDIA's repository has of CUDA: names, layout and dependencies of its packages, made and signed by the tests.
 
-The files are real, yet of another release than they say: the wheels of CUDA 13.0.2, since NVIDIA's own packages are out of reach. So the compiler
-of every toolkit in it calls itself 13.0, and compiles and links.
+The files are real, yet of another release than they say: those of the wheels of CUDA 13.0.2, since NVIDIA's own packages are out of reach.
+So the compiler of every toolkit in it calls itself 13.0, and compiles and links.
 """
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import zipfile
@@ -73,7 +72,9 @@ def build(folder: Path, unpacked: Path) -> None:
             package(folder, f"{name}-{mark}", f"{version}-1", {"Depends": needs, "Installed-Size": "100000"}, files)
         parts = [f"{name}-{mark} (>= {version})" for name in PARTS.values()]
         needs = ", ".join([*parts, f"cuda-nsight-{mark} (>= {version})", "cuda-drivers (>= 1)"])
-        package(folder, f"cuda-toolkit-{mark}", f"{release}-1", {"Depends": needs}, {f"/usr/share/doc/cuda-toolkit-{mark}/release": release})
+        package(
+            folder, f"cuda-toolkit-{mark}", f"{release}-1", {"Depends": needs}, {f"/usr/share/doc/cuda-toolkit-{mark}/release": release}
+        )
         loader = {"/etc/ld.so.conf.d/000_cuda.conf": f"{home}/targets/x86_64-linux/lib\n"}
         package(folder, f"cuda-toolkit-{mark}-config-common", f"{version}-1", {}, loader, {"postinst": FORBIDDEN})
         package(folder, f"cuda-nsight-{mark}", f"{version}-1", {"Depends": "libtinfo5"}, {f"{home}/bin/nsight": "#!/bin/sh\n"})
@@ -91,8 +92,3 @@ def make(out: Path, work: Path) -> None:
         (out / "fingerprint").write_text(signer.fingerprint)
     finally:
         signer.close()
-
-
-if __name__ == "__main__":
-    os.umask(0o022)
-    make(Path(sys.argv[1]), Path(sys.argv[2]))

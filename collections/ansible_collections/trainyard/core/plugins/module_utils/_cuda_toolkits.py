@@ -4,8 +4,8 @@
 
 A toolkit's files are hard links to those of its wheels, which lie in an environment beside, or of the vendor's packages, which are unpacked
 beside. So they take no room of their own, whoever repairs those repairs what they are made from, and whether a file is the right one is a
-matter of comparing inodes. What is lacking is added: names for the linker, the place of the libraries in what nvcc links, and, with a toolkit
-of the distribution, a compiler that finds the libraries of the folder.
+matter of comparing inodes. What is lacking is added: names for the linker, the place of the libraries in what nvcc links, and, with
+a toolkit of the distribution, a compiler that finds the libraries of the folder.
 
 A toolkit is made beside its place and moved there in one step. It carries a marker that says whose it is; without one it is never touched.
 """

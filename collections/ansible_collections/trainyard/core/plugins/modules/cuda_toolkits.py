@@ -12,8 +12,8 @@ version_added: 0.1.0
 description:
   - Makes each toolkit from the wheels in an environment (see M(trainyard.core.python_env)) by hard links, so that it takes no further room,
     with names for the linker and an nvcc that writes the place of its libraries into what it links. Nothing is told to the loader.
-  - A toolkit out of the vendor's packages, which M(trainyard.core.package_trees) unpacked, is made the same way, with the libraries that are
-    in the environment.
+  - A toolkit out of the vendor's packages, which M(trainyard.core.package_trees) unpacked, is made the same way, with the libraries that
+    are in the environment.
   - A toolkit of the distribution gets a folder with an nvcc that calls the distribution's, and the libraries that are in the environment.
   - Each is made beside its place and moved there in one step. Whatever differs from what belongs there has it made anew.
   - The link C(cuda) leads to the default toolkit. A folder or link that this module did not make is left alone.

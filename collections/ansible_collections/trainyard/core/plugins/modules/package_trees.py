@@ -217,8 +217,8 @@ class Trees:
         room = system.f_bavail * system.f_frsize
         if room < need + spare:
             self.module.fail_json(
-                msg=f"The disk of {self.path} has {readable(room)} free, but {wanted.package} {wanted.version} takes {readable(need)} while "
-                f"it is being unpacked, and {readable(spare)} should stay free. Make room, or do without it."
+                msg=f"The disk of {self.path} has {readable(room)} free, but {wanted.package} {wanted.version} takes {readable(need)} "
+                f"while it is being unpacked, and {readable(spare)} should stay free. Make room, or do without it."
             )
 
     def remove(self, name: str) -> None:
