@@ -147,6 +147,9 @@ def package_files(folder: Path) -> dict[str, Entry]:
             source = Path(base, name)
             link = source.is_symlink()
             found[str(source.relative_to(folder))] = Entry("link", os.readlink(source)) if link else Entry("file", str(source))
+    for name, place in (("include", "targets/x86_64-linux/include"), ("lib64", "targets/x86_64-linux/lib")):
+        if (folder / place).is_dir() and not os.path.lexists(folder / name):  # the link may come from a package that is not there
+            found[name] = Entry("link", place)
     return found
 
 
