@@ -205,7 +205,7 @@ class Trees:
             place.rename(old)
             beside.rename(place)
             shutil.rmtree(old)
-        shutil.rmtree(archives)
+        self.drop_archives(wanted.name)
         return {one.name: one.version for one in packages}
 
     def must_fit(self, wanted: core.Wanted, packages: Sequence[core.Offer], archives: Path) -> None:
@@ -222,10 +222,17 @@ class Trees:
             )
 
     def remove(self, name: str) -> None:
-        """Remove a tree: out of its place in one step, then file by file."""
-        old = self.beside(name, "old")
-        (self.path / name).rename(old)
-        shutil.rmtree(old)
+        """Remove a tree, out of its place in one step, then file by file, and what was fetched for it."""
+        self.drop_archives(name)
+        if core.read_record(self.path / name, self.owner):
+            old = self.beside(name, "old")
+            (self.path / name).rename(old)
+            shutil.rmtree(old)
+
+    def drop_archives(self, name: str) -> None:
+        """Take away what was fetched for a tree."""
+        if self.beside(name, "archives").exists():
+            shutil.rmtree(self.beside(name, "archives"))
 
     def beside(self, name: str, why: str) -> Path:
         """Return where something of a tree lies while it is being worked on."""
@@ -266,8 +273,11 @@ class Trees:
             if wanted.present:
                 actions = core.differences(folder, wanted, self.owner)
             else:
-                actions = ["remove it"] if core.read_record(folder, self.owner) else []
+                there = core.read_record(folder, self.owner) or self.beside(wanted.name, "archives").exists()
+                actions = ["remove it"] if there else []
             if not actions:
+                if not self.module.check_mode:
+                    self.drop_archives(wanted.name)
                 continue
             if wanted.present and os.path.lexists(folder) and not core.read_record(folder, self.owner):
                 self.module.fail_json(msg=f"{folder} is there already and was not made by Trainyard. Move it away.")
