@@ -73,10 +73,15 @@ class Signer:
         shutil.rmtree(self.home, ignore_errors=True)
 
 
-def _package(
-    folder: Path, name: str, version: str, fields: Mapping[str, str], files: Mapping[str, str], scripts: Mapping[str, str] | None = None
+def package(
+    folder: Path,
+    name: str,
+    version: str,
+    fields: Mapping[str, str],
+    files: Mapping[str, str | Path],
+    scripts: Mapping[str, str] | None = None,
 ) -> None:
-    """Build one package into a folder."""
+    """Build one package into a folder; of its files the text is given, or ``-> target`` for a link, or a file to copy."""
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
         root.chmod(0o755)
@@ -96,7 +101,9 @@ def _package(
         for path, text in files.items():
             target = root / path.lstrip("/")
             target.parent.mkdir(parents=True, exist_ok=True)
-            if text.startswith("-> "):
+            if isinstance(text, Path):
+                shutil.copy2(text, target)
+            elif text.startswith("-> "):
                 target.symlink_to(text[3:])
             else:
                 target.write_text(text)
@@ -122,7 +129,7 @@ def build_packages(folder: Path, versions: Iterable[str] = VERSIONS) -> None:
             ("proprietary", "nvidia-kernel-dkms", "nvidia-kernel-open-dkms"),
             ("open", "nvidia-kernel-open-dkms", "nvidia-kernel-dkms"),
         ):
-            _package(
+            package(
                 folder,
                 name,
                 version,
@@ -134,8 +141,8 @@ def build_packages(folder: Path, versions: Iterable[str] = VERSIONS) -> None:
                 },
             )
         same = {"Source": "nvidia-driver"}
-        _package(folder, "nvidia-kernel-support", version, same, {"/usr/share/doc/nvidia-kernel-support/branch": driver})
-        _package(
+        package(folder, "nvidia-kernel-support", version, same, {"/usr/share/doc/nvidia-kernel-support/branch": driver})
+        package(
             folder,
             "libcuda1",
             version,
@@ -145,10 +152,10 @@ def build_packages(folder: Path, versions: Iterable[str] = VERSIONS) -> None:
                 "/usr/lib/x86_64-linux-gnu/libcuda.so.1": f"-> libcuda.so.{driver}",
             },
         )
-        _package(folder, "nvidia-smi", version, {**same, "Depends": f"libcuda1 (= {version})"}, {"/usr/bin/nvidia-smi": SMI})
-        _package(folder, "nvidia-driver-cuda", version, {**same, "Depends": f"libcuda1 (= {version}), nvidia-smi (= {version})"}, {})
-        _package(folder, "cuda-drivers", version, {"Depends": f"nvidia-driver-cuda (= {version})"}, {})
-    _package(folder, "tmux", "99.0-1", {}, {"/usr/bin/tmux": "#!/bin/sh\necho not the distribution\n"})
+        package(folder, "nvidia-smi", version, {**same, "Depends": f"libcuda1 (= {version})"}, {"/usr/bin/nvidia-smi": SMI})
+        package(folder, "nvidia-driver-cuda", version, {**same, "Depends": f"libcuda1 (= {version}), nvidia-smi (= {version})"}, {})
+        package(folder, "cuda-drivers", version, {"Depends": f"nvidia-driver-cuda (= {version})"}, {})
+    package(folder, "tmux", "99.0-1", {}, {"/usr/bin/tmux": "#!/bin/sh\necho not the distribution\n"})
 
 
 def publish(folder: Path, signer: Signer, head: Mapping[str, str] | None = None) -> None:

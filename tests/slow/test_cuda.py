@@ -65,10 +65,14 @@ def before(node: Lab, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[st
 @pytest.mark.parametrize(
     "variables, words",
     [
-        ({"cuda_toolkits": ["12.9"]}, "cuda_toolkits: there is no CUDA 12.9 from wheels; right are 13.4.1, "),
+        ({"cuda_toolkits": ["12.7"]}, "cuda_toolkits: there is no CUDA 12.7 from any source; right are 13.4.1, "),
         ({"cuda_toolkits": ["13.0"], "cuda_cudnn": "9.10.2"}, "cuda_cudnn: there is no cuDNN 9.10.2 for CUDA 13; right are 9.28.0, ''"),
         ({"cuda_toolkits": ["13.0"], "cuda_default": "13.4"}, "cuda_default: '13.4' is none of cuda_toolkits; right are 13.0, ''"),
-        ({"cuda_toolkits": ["13.0"], "cuda_source": "nvidia_repository"}, "cuda_source: 'nvidia_repository' cannot be had yet"),
+        (
+            {"cuda_toolkits": ["12.9"], "cuda_source": "wheels"},
+            "cuda_toolkits: there is no CUDA 12.9 from wheels; right are 13.4.1, 13.3.1, 13.2.2, 13.1.1, 13.0.2. The wheels of CUDA "
+            "before 13 hold no nvcc. With cuda_source: nvidia_repository it is 12.9.1.",
+        ),
         ({"cuda_toolkits": ["13.0"], "cuda_index_url": "tsinghua"}, "cuda_index_url: 'tsinghua' is no index; right are '', "),
         ({"cuda_toolkits": ["13.0"], "cuda_path": "/dev/shm"}, "The disk of /dev/shm/lib/trainyard-cuda has "),
     ],

@@ -2,10 +2,10 @@
 # Simplified BSD License (see https://opensource.org/licenses/BSD-2-Clause)
 """CUDA toolkits as folders like /usr/local/cuda-13.0: what belongs into them, what is off, and how a whole one takes its place.
 
-A toolkit's files are hard links to those of its wheels, which lie in an environment beside. So they take no room of their own, whoever
-repairs the environment repairs what they are made from, and whether a file is the right one is a matter of comparing inodes. What the
-wheels lack is added: names for the linker, the place of the libraries in what nvcc links, and, with a toolkit of the distribution, a
-compiler that finds the libraries of the folder.
+A toolkit's files are hard links to those of its wheels, which lie in an environment beside, or of the vendor's packages, which are unpacked
+beside. So they take no room of their own, whoever repairs those repairs what they are made from, and whether a file is the right one is a
+matter of comparing inodes. What is lacking is added: names for the linker, the place of the libraries in what nvcc links, and, with
+a toolkit of the distribution, a compiler that finds the libraries of the folder.
 
 A toolkit is made beside its place and moved there in one step. It carries a marker that says whose it is; without one it is never touched.
 """
@@ -58,7 +58,8 @@ class Wanted:
         name: its line, such as 13.0.
         present: whether it is to be there.
         about: its version, source and libraries, for its marker.
-        distribution: home of the distribution's toolkit that it stands on, '' where its wheels have all.
+        distribution: home of the distribution's toolkit that it stands on, '' where it has all in its folder.
+        unpacked: folder with the toolkit out of the vendor's packages, '' for none.
         packages_size: bytes that the distribution's packages take.
     """
 
@@ -66,6 +67,7 @@ class Wanted:
     present: bool = True
     about: Mapping[str, str] = field(default_factory=dict)
     distribution: str = ""
+    unpacked: str = ""
     packages_size: int = 0
 
 
@@ -90,15 +92,18 @@ def contents(environment: Path, folder: Path, wanted: Wanted, owner: str) -> dic
         owner: whose it is.
 
     Raises:
-        CudaToolkitError: two wheels bring the same file, or the wheels lack the compiler.
+        CudaToolkitError: two wheels, or a wheel and a package, bring the same file, or nothing brings the compiler.
     """
-    made: dict[str, Entry] = {}
-    for path, source in wheel_files(environment):
+    made = package_files(Path(wanted.unpacked)) if wanted.unpacked else {}
+    for name, source in wheel_files(environment):
+        top, _slash, rest = name.partition("/")
+        # Packages have lib64 and include elsewhere, and links to them.
+        path = os.path.normpath(f"{made[top].value}/{rest}") if top in made and made[top].kind == "link" else name
         if path in made:
             raise CudaToolkitError(f"{made[path].value} and {source} would both be {folder / path}.")
         made[path] = Entry("file", str(source))
     made.update(linker_names(made))
-    made["lib"] = Entry("link", "lib64")  # the compiler's own settings speak of it
+    made.setdefault("lib", Entry("link", "lib64"))  # the compiler's own settings speak of it
     libraries = f"{folder}/lib64"
     if wanted.distribution:
         for program in DISTRIBUTION_PROGRAMS:
@@ -111,9 +116,10 @@ def contents(environment: Path, folder: Path, wanted: Wanted, owner: str) -> dic
         ours = f'LIBRARIES =+ $(_SPACE_) "-Xlinker" "-rpath={libraries}"'
         made["bin/nvcc.profile"] = Entry("text", f"{profile.rstrip()}\n\n# What is linked here finds these libraries.\n{ours}\n", 0o644)
     else:
-        raise CudaToolkitError(f"The wheels in {environment} hold no nvcc.")
+        what = f"packages in {wanted.unpacked}" if wanted.unpacked else f"wheels in {environment}"
+        raise CudaToolkitError(f"The {what} hold no nvcc.")
     version = {"cuda": {"name": "CUDA SDK", "version": wanted.about.get("version", "")}}
-    made["version.json"] = Entry("text", json.dumps(version, indent=1) + "\n", 0o644)
+    made.setdefault("version.json", Entry("text", json.dumps(version, indent=1) + "\n", 0o644))
     made[MARKER] = Entry("text", marker(wanted, owner), 0o644)
     return made
 
@@ -133,6 +139,20 @@ def wrapper(home: str, folder: Path) -> str:
     )
 
 
+def package_files(folder: Path) -> dict[str, Entry]:
+    """Return the files and links of the vendor's packages, by path in the toolkit."""
+    found = {}
+    for base, folders, files in os.walk(folder):
+        for name in sorted([*files, *(one for one in folders if os.path.islink(os.path.join(base, one)))]):
+            source = Path(base, name)
+            link = source.is_symlink()
+            found[str(source.relative_to(folder))] = Entry("link", os.readlink(source)) if link else Entry("file", str(source))
+    for name, place in (("include", "targets/x86_64-linux/include"), ("lib64", "targets/x86_64-linux/lib")):
+        if (folder / place).is_dir() and not os.path.lexists(folder / name):  # the link may come from a package that is not there
+            found[name] = Entry("link", place)
+    return found
+
+
 def wheel_files(environment: Path) -> Iterator[tuple[str, Path]]:
     """Yield path in the toolkit and path on disk of every file that NVIDIA's wheels in an environment hold for it."""
     for base in sorted(environment.glob("lib/python3*/site-packages/nvidia/*")):
@@ -150,11 +170,12 @@ def wheel_files(environment: Path) -> Iterator[tuple[str, Path]]:
 def linker_names(made: Mapping[str, Entry]) -> dict[str, Entry]:
     """Return libX.so for each libX.so.N, which is what the linker looks for and wheels lack."""
     found = {}
+    libraries = made["lib64"].value if "lib64" in made else "lib64"
     for path in sorted(made):
         folder, _slash, name = path.rpartition("/")
         match = _SHARED.match(name)
-        if folder == "lib64" and match and f"lib64/{match['linker']}" not in made:
-            found[f"lib64/{match['linker']}"] = Entry("link", name)
+        if folder == libraries and match and f"{folder}/{match['linker']}" not in made:
+            found[f"{folder}/{match['linker']}"] = Entry("link", name)
     return found
 
 
@@ -424,5 +445,6 @@ def wanted(option: Mapping[str, Any]) -> Wanted:
         present=option["state"] == "present",
         about={key: str(value) for key, value in option["about"].items()},
         distribution=option["distribution"],
+        unpacked=option["unpacked"],
         packages_size=option["packages_mb"] * 1_000_000,
     )

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-SOURCES = ("wheels", "distribution")
+SOURCES = ("wheels", "distribution", "nvidia_repository")
 LIBRARIES = {"cudnn": "cuDNN", "nccl": "NCCL"}
 NONE = "none"
 _VERSION = re.compile(r"^\d+\.\d+(\.\d+)?$")
@@ -23,7 +23,7 @@ class Toolkit:
     Attributes:
         name: its line, such as 13.0, by which its folder is called.
         release: such as 13.0.2.
-        source: wheels or distribution.
+        source: one of SOURCES.
         libraries: release by library, cudnn and nccl; one that is not wanted is left out.
         present: whether it is to be there. One that goes has a name and nothing else.
     """
@@ -52,23 +52,27 @@ class Offer:
     Attributes:
         wheels: ``toolkits``: releases; ``cudnn``, ``nccl``: release -> major version of CUDA -> wheel, the preferred release first.
         platforms: by distribution and major version: ``release`` of the distribution's own toolkit.
+        known: the releases that the vendor made, the newest first, which its repository is believed to have.
         platform: the node's, such as Debian_12.
         architecture: the node's processor.
     """
 
     wheels: Mapping[str, Any]
     platforms: Mapping[str, Mapping[str, Any]]
+    known: Sequence[str]
     platform: str
     architecture: str
 
     @staticmethod
-    def of(wheels: Mapping[str, Any], platforms: Mapping[str, Any], facts: Mapping[str, Any]) -> Offer:
+    def of(wheels: Mapping[str, Any], platforms: Mapping[str, Any], known: Sequence[str], facts: Mapping[str, Any]) -> Offer:
         """Return what a node with these facts can have."""
         platform = f"{facts.get('distribution')}_{facts.get('distribution_major_version')}"
-        return Offer(wheels, platforms, platform, str(facts.get("architecture") or ""))
+        return Offer(wheels, platforms, known, platform, str(facts.get("architecture") or ""))
 
     def releases(self, source: str) -> list[str]:
         """Return the releases of the toolkit that a source has."""
+        if source == "nvidia_repository":
+            return list(self.known)
         return list(self.wheels["toolkits"]) if source == "wheels" else [self.platforms[self.platform]["release"]]
 
     def release(self, version: str, source: str) -> str:
@@ -174,20 +178,15 @@ def _library(library: str, wanted: str, major: str, variable: str, offer: Offer)
 
 def _no_such_release(version: str, source: str, offer: Offer) -> str:
     where = {"wheels": "from wheels", "distribution": f"from {offer.platform.replace('_', ' ')}"}
-    reason = (
-        " The wheels of CUDA before 13 hold no nvcc." if source != "distribution" and int(version.split(".", maxsplit=1)[0]) < 13 else ""
-    )
-    if not source:
-        right = "; ".join(f"{where[one]} {', '.join(offer.releases(one))}" for one in SOURCES)
-        return f"cuda_toolkits: there is no CUDA {version} from any source; right are {right}.{reason}"
+    if source not in where:  # the vendor's repository has what the vendor ever released, so that nobody else has more
+        return f"cuda_toolkits: there is no CUDA {version} from any source; right {_are(offer.known)}."
+    reason = " The wheels of CUDA before 13 hold no nvcc." if source == "wheels" and int(version.split(".", maxsplit=1)[0]) < 13 else ""
     elsewhere = next((f" With cuda_source: {one} it is {found}." for one in SOURCES if (found := offer.release(version, one))), "")
     return f"cuda_toolkits: there is no CUDA {version} {where[source]}; right {_are(offer.releases(source))}.{reason}{elsewhere}"
 
 
 def _wrong_source(variable: str, source: str) -> str:
-    if source == "nvidia_repository":
-        return f"{variable}: '{source}' cannot be had yet; right are {' and '.join(SOURCES)}."
-    return f"{variable}: '{source}' is none of {' and '.join(SOURCES)}."
+    return f"{variable}: '{source}' is none of {', '.join(SOURCES)}."
 
 
 def line(version: str) -> str:

@@ -1,7 +1,7 @@
 #!/usr/bin/python
 # Copyright (c) Trainyard contributors
 # GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
-"""CUDA toolkits in folders of their own, made from wheels or standing on the distribution's."""
+"""CUDA toolkits in folders of their own, made from wheels or the vendor's packages, or standing on the distribution's."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ version_added: 0.1.0
 description:
   - Makes each toolkit from the wheels in an environment (see M(trainyard.core.python_env)) by hard links, so that it takes no further room,
     with names for the linker and an nvcc that writes the place of its libraries into what it links. Nothing is told to the loader.
+  - A toolkit out of the vendor's packages, which M(trainyard.core.package_trees) unpacked, is made the same way, with the libraries that
+    are in the environment.
   - A toolkit of the distribution gets a folder with an nvcc that calls the distribution's, and the libraries that are in the environment.
   - Each is made beside its place and moved there in one step. Whatever differs from what belongs there has it made anew.
   - The link C(cuda) leads to the default toolkit. A folder or link that this module did not make is left alone.
@@ -51,6 +53,10 @@ options:
         default: {}
       distribution:
         description: Home of the distribution's toolkit that it stands on, such as C(/usr/lib/nvidia-cuda-toolkit).
+        type: str
+        default: ""
+      unpacked:
+        description: Folder with the toolkit out of the vendor's packages, on the file system of O(path); empty for none.
         type: str
         default: ""
       packages_mb:
@@ -128,6 +134,7 @@ def main():
         "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
         "about": {"type": "dict", "default": {}},
         "distribution": {"type": "str", "default": ""},
+        "unpacked": {"type": "str", "default": ""},
         "packages_mb": {"type": "int", "default": 0},
     }
     module = AnsibleModule(

@@ -268,6 +268,43 @@ def test_wheels_that_clash_or_lack_the_compiler_are_named(place: Path) -> None:
         bring(place)
 
 
+def test_a_toolkit_out_of_packages_keeps_their_shape_and_gets_the_libraries_of_the_wheels(place: Path) -> None:
+    """The vendor's packages have include and lib64 as links to a folder of the architecture, or lack them; libraries have several names."""
+    unpacked = place / "unpacked/12.9/usr/local/cuda-12.9"
+    libraries = unpacked / "targets/x86_64-linux/lib"
+    for path, text in {
+        "bin/nvcc": "compiler",
+        "bin/nvcc.profile": PROFILE,
+        "targets/x86_64-linux/include/cuda.h": "",
+        "targets/x86_64-linux/lib/libcublas.so.12.9.1": "cublas",
+        "version.json": "the vendor's",
+    }.items():
+        (unpacked / path).parent.mkdir(parents=True, exist_ok=True)
+        (unpacked / path).write_text(text)
+    (libraries / "libcublas.so.12").symlink_to("libcublas.so.12.9.1")
+    (libraries / "libcublas.so").symlink_to("libcublas.so.12")
+    (unpacked / "lib64").symlink_to("targets/x86_64-linux/lib")
+    for path in ("cudnn/include/cudnn.h", "cudnn/lib/libcudnn.so.9"):
+        wheel_file(place, path, "12.9").parent.mkdir(parents=True, exist_ok=True)
+        wheel_file(place, path, "12.9").write_text(path)
+    wish = core.Wanted("12.9", about={"version": "12.9.1"}, unpacked=str(unpacked))
+    assert bring(place, wish, default="12.9") == {"12.9": ["make it"], "cuda": ["have it lead to cuda-12.9"]}
+    home = place / "cuda-12.9"
+    assert (home / "lib64").is_symlink()
+    assert (home / "include/cudnn.h").read_text() == "cudnn/include/cudnn.h"
+    assert os.readlink(home / "lib64/libcudnn.so") == "libcudnn.so.9"
+    assert (home / "lib64/libcublas.so").read_text() == "cublas"
+    assert (home / "version.json").read_text() == "the vendor's"
+    assert f"-rpath={home}/lib64" in (home / "bin/nvcc.profile").read_text()
+    assert (home / "bin/nvcc").stat().st_ino == (unpacked / "bin/nvcc").stat().st_ino
+    assert bring(place, wish, default="12.9") == {}
+    (home / "lib64/libcudnn.so").unlink()
+    assert bring(place, wish, default="12.9") == {"12.9": ["add targets/x86_64-linux/lib/libcudnn.so"]}
+    (unpacked / "bin/nvcc.profile").unlink()
+    with pytest.raises(core.CudaToolkitError, match=r"The packages in .*unpacked/12\.9/usr/local/cuda-12\.9 hold no nvcc"):
+        bring(place, wish, default="12.9")
+
+
 def test_room_for_the_distributions_packages_is_judged_before(place: Path) -> None:
     huge = core.Wanted("12.4", distribution=str(place / "nowhere"), packages_size=10**18)
     with pytest.raises(

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.trainyard.core.plugins.filter.cuda_choice import cuda_choice
+from ansible_collections.trainyard.core.plugins.filter.cuda_choice import cuda_choice, released
 from ansible_collections.trainyard.core.plugins.module_utils import _cuda_wishes as core
 
 ROLES = Path(__file__).parents[8] / "roles"
 LOCKS = ROLES / "catalog/files/locks"
+STACK = ROLES / "catalog/vars/stack/cuda.yml"
+UNPACKED = "/usr/local/lib/trainyard-cuda-packages"
 WHEELS: dict[str, Any] = yaml.safe_load((ROLES / "catalog/vars/main/cuda.yml").read_text())["catalog_cuda_wheels"]
 PLATFORMS: dict[str, Any] = yaml.safe_load((ROLES / "cuda/vars/main/platforms.yml").read_text())["_cuda_platforms"]
 FACTS = {"distribution": "Debian", "distribution_major_version": "12", "architecture": "x86_64"}
@@ -19,7 +21,11 @@ GOOD = {"toolkits": ["13.0"], "source": "wheels", "default": "", "cudnn": "", "n
 
 
 def choose(wishes: dict[str, Any], **facts: str) -> tuple[list[core.Toolkit], str, list[str]]:
-    return core.choose({**GOOD, **wishes}, core.Offer.of(WHEELS, PLATFORMS, {**FACTS, **facts}))
+    return core.choose({**GOOD, **wishes}, core.Offer.of(WHEELS, PLATFORMS, released(str(STACK)), {**FACTS, **facts}))
+
+
+def filtered(wishes: dict[str, Any]) -> dict[str, Any]:
+    return cuda_choice(wishes, wheels=WHEELS, platforms=PLATFORMS, stack=str(STACK), facts=FACTS, locks=str(LOCKS), unpacked=UNPACKED)
 
 
 @pytest.mark.parametrize("version", ["13.0", 13.0, "13.0.2"])
@@ -37,13 +43,31 @@ def test_what_a_plan_says_is_had_as_it_says() -> None:
 
 
 def test_without_a_source_it_is_the_first_that_has_the_toolkit() -> None:
-    planned = [{"version": "11.8.0", "cudnn": "8.9.6", "nccl": "2.21.5"}, {"version": "13.0.2", "cudnn": "", "nccl": ""}]
+    planned = [{"version": "11.8.0", "cudnn": "8.9.6", "nccl": "2.21.5"}, {"version": "13.0.2", "cudnn": "", "nccl": ""}, "12.9", "13.1.0"]
     toolkits, default, problems = choose({"toolkits": planned, "source": ""})
     assert (problems, default) == ([], "11.8")
-    assert [(toolkit.release, toolkit.source) for toolkit in toolkits] == [("11.8.0", "distribution"), ("13.0.2", "wheels")]
-    assert choose({"toolkits": ["12.2"], "source": ""})[2][0].startswith(
-        "cuda_toolkits: there is no CUDA 12.2 from any source; right are from wheels 13.4.1, "
-    )
+    assert [(toolkit.release, toolkit.source) for toolkit in toolkits] == [
+        ("11.8.0", "distribution"),
+        ("13.0.2", "wheels"),
+        ("12.9.1", "nvidia_repository"),
+        ("13.1.0", "nvidia_repository"),
+    ]
+    for never in ("12.7", "10.2"):
+        assert choose({"toolkits": [never], "source": ""})[2][0].startswith(
+            f"cuda_toolkits: there is no CUDA {never} from any source; right are 13.4.1, "
+        )
+
+
+def test_the_vendors_toolkit_starts_from_its_own_package_and_follows_the_names_of_its_line_alone() -> None:
+    choice = filtered({**GOOD, "toolkits": ["12.9", "13.0"], "source": "", "nccl": "none"})
+    assert (choice["problems"], choice["repository"], choice["distribution"]) == ([], "present", "")
+    (tree,) = choice["trees"]
+    without = tree.pop("without")
+    assert tree == {"name": "12.9", "state": "present", "package": "cuda-toolkit-12-9", "version": "12.9.1-*", "follow": ["*-12-9"]}
+    assert "*nsight*" in without
+    assert [one["unpacked"] for one in choice["toolkits"]] == [f"{UNPACKED}/12.9/usr/local/cuda-12.9", ""]
+    assert choice["toolkits"][0]["about"] == {"version": "12.9.1", "source": "nvidia_repository", "cudnn": "9.28.0"}
+    assert choice["environments"][0]["requirements"].count("nvidia-cudnn-cu12==9.28.0.42 ") == 1
 
 
 @pytest.mark.parametrize("release, line, libraries", [("12", "11.8", ("9.10.2", "2.21.5")), ("13", "12.4", ("9.28.0", "2.32.3"))])
@@ -70,8 +94,12 @@ def test_the_default_is_the_first_unless_another_or_none_is_wanted(default: str,
     "wishes, facts, words",
     [
         ({"path": "local"}, {}, "cuda_path: 'local' is no folder; right is one such as /usr/local."),
-        ({"source": "runfile"}, {}, "cuda_source: 'runfile' is none of wheels and distribution."),
-        ({"source": "nvidia_repository"}, {}, "cuda_source: 'nvidia_repository' cannot be had yet; right are wheels and distribution."),
+        ({"source": "runfile"}, {}, "cuda_source: 'runfile' is none of wheels, distribution, nvidia_repository."),
+        (
+            {"source": "nvidia_repository", "toolkits": ["12.7"]},
+            {},
+            "cuda_toolkits: there is no CUDA 12.7 from any source; right are 13.4.1, 13.3.1, 13.3.0, ",
+        ),
         ({"toolkits": ["newest"]}, {}, "cuda_toolkits: 'newest' is not understood; right is a version such as '13.0' or '13.0.2'"),
         (
             {"toolkits": [{"version": "13.0", "cuddn": "9"}]},
@@ -86,7 +114,7 @@ def test_the_default_is_the_first_unless_another_or_none_is_wanted(default: str,
         (
             {"toolkits": [{"version": "13.0", "source": "web"}]},
             {},
-            "cuda_toolkits: the source of 13.0: 'web' is none of wheels and distribution.",
+            "cuda_toolkits: the source of 13.0: 'web' is none of wheels, distribution, nvidia_repository.",
         ),
         (
             {"toolkits": ["13.0.1"]},
@@ -134,7 +162,7 @@ def test_a_platform_without_cuda_is_fine_where_none_is_wanted() -> None:
 
 @pytest.mark.parametrize("release", ["12", "13"])
 def test_all_that_is_on_offer_has_its_locks(release: str) -> None:
-    offer = core.Offer.of(WHEELS, PLATFORMS, {**FACTS, "distribution_major_version": release})
+    offer = core.Offer.of(WHEELS, PLATFORMS, released(str(STACK)), {**FACTS, "distribution_major_version": release})
     for source in core.SOURCES:
         for version in offer.releases(source):
             for library in core.LIBRARIES:
@@ -152,7 +180,7 @@ def test_the_filter_gives_the_modules_what_they_take() -> None:
             {"version": "13.0", "state": "absent"},
         ],
     }
-    choice = cuda_choice(wishes, wheels=WHEELS, platforms=PLATFORMS, facts=FACTS, locks=str(LOCKS))
+    choice = filtered(wishes)
     assert choice["problems"] == []
     assert choice["distribution"] == "present"
     assert choice["environments"] == [
@@ -161,10 +189,10 @@ def test_the_filter_gives_the_modules_what_they_take() -> None:
     ]
     assert choice["toolkits"][0]["distribution"] == "/usr/lib/nvidia-cuda-toolkit"
     assert choice["proofs"] == [{"name": "11.8", "programs": ["cuda"]}]
-    gone = cuda_choice(
-        {**wishes, "toolkits": [{"version": "11.8", "state": "absent"}]}, wheels=WHEELS, platforms=PLATFORMS, facts=FACTS, locks=str(LOCKS)
-    )
+    assert choice["trees"] == [{"name": "13.0", "state": "absent"}]
+    assert choice["repository"] == "absent"
+    gone = filtered({**wishes, "toolkits": [{"version": "11.8", "state": "absent"}]})
     assert gone["distribution"] == "absent"
-    full = cuda_choice(GOOD, wheels=WHEELS, platforms=PLATFORMS, facts=FACTS, locks=str(LOCKS))
-    assert full["distribution"] == ""
+    full = filtered(GOOD)
+    assert (full["distribution"], full["repository"], full["trees"]) == ("", "", [])
     assert "nvidia-cudnn-cu13==9.28.0.42 --hash=sha256:" in full["environments"][0]["requirements"]
