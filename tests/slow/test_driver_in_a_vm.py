@@ -20,7 +20,7 @@ from tests.support import Play, play
 
 pytestmark = pytest.mark.slow
 
-PATIENCE = 10800  # seconds; an emulated processor compiles ten to thirty times slower
+PATIENCE = 10800  # seconds; an emulated processor on a busy machine takes its time to compile
 # Kernels that security updates brought are not offered as long as this is there.
 LATER = "/etc/apt/preferences.d/later"
 PIN = "Package: src:linux src:linux-signed-amd64\\nPin: release n=*-security\\nPin-Priority: -1\\n"
