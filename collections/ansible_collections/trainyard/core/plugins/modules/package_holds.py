@@ -82,7 +82,8 @@ def main() -> None:
         for name, letters in apt.parse_status(run("dpkg-query", "--show", "--showformat", "${Package}\\t${db:Status-Abbrev}\\n")).items()
         if apt.is_installed(letters)
     }
-    holding = set(run("apt-mark", "showhold").split())
+    # apt is asked only where there is something to ask: it answers nobody where the node's sources clash.
+    holding = set(run("apt-mark", "showhold").split()) if ours or module.params["name"] else set()
     wanted = set(module.params["name"]) & installed
     held, let_go = wanted - holding, (ours - wanted) & holding
     after = ours & wanted | held
