@@ -24,7 +24,7 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     which.add_argument(
         "--slow",
         action="store_true",
-        help="a driver on a node and in a virtual machine with real boots: several kernels, another branch and back, its undo; CUDA toolkits",
+        help="a driver on a node and in a virtual machine that really boots: kernels, branches, its undo; CUDA toolkits",
     )
     which.add_argument("--molecule", metavar="SCENARIO", help="one scenario of Molecule")
     verb.add_argument("--release", choices=checks.RELEASES, default="bookworm", help="release of Debian for --molecule")
