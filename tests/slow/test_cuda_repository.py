@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 SERVER = "http://127.0.0.1:8123"
 TREE = "/usr/local/lib/trainyard-cuda-packages"
-WISH = ["12.9", {"version": "13.0.1", "nccl": "2.32.3"}]
+WISH = ["12.9", {"version": "13.0.1", "cudnn": "9.28.0", "nccl": "2.32.3"}]
 BARE = {"cuda_cudnn": "none", "cuda_nccl": "none", "cuda_default": "13.0"}
 
 
@@ -133,8 +133,8 @@ def test_two_come_side_by_side_compile_and_link_and_dpkg_is_told_nothing(
     assert ask(node, "ls /etc/somebody-ran-a-script-of-a-package /etc/ld.so.conf.d/000_cuda.conf 2>/dev/null || true") == ""
     assert "cuda" not in ask(node, "ldconfig -p")
     proofs = json.loads(ask(node, "cat /usr/local/cuda-13.0/.trainyard-proof.json"))["proofs"]
-    assert [(proof["program"], proof["problem"]) for proof in proofs] == [("cuda", ""), ("nccl", "")]
-    assert proofs[1]["seen"]["nccl"] == 23203
+    assert [(proof["program"], proof["problem"]) for proof in proofs] == [("cuda", ""), ("cudnn", ""), ("nccl", "")]
+    assert (proofs[1]["seen"]["cudnn"], proofs[2]["seen"]["nccl"]) == (92800, 23203)
     assert ask(node, "readlink /usr/local/cuda; readlink /usr/local/cuda-12.9/lib64").split() == ["cuda-13.0", "targets/x86_64-linux/lib"]
     assert "release 13.0" in ask(node, "su - nobody -s /bin/bash -c 'nvcc --version'")
     assert cuda(node, tmp_path, cuda_toolkits=WISH, cuda_repository=repository, **BARE).changed == {"head": 0}
