@@ -26,6 +26,8 @@ RELEASES = ("bookworm", "trixie")
 
 SLOW_SCENARIOS = ("cuda_distribution",)
 """Scenarios that fetch and unpack too much for the usual run."""
+LONG_SCENARIOS = ("nvidia_driver",)
+"""Scenarios that start first, so that nothing waits for them in the end."""
 BOOKWORM_ALONE = ("nvidia_driver_repository",)
 """Scenarios that would find out nothing more on another release."""
 
@@ -85,9 +87,10 @@ def quick() -> list[Step]:
 def nodes() -> list[Step]:
     """What boots containers: tests of single parts, and every Molecule scenario on each release."""
     tests = sorted((REPOSITORY / "tests" / "nodes").glob("test_*.py"))
-    steps = [Step(f"nodes-{test.stem[5:]}", [sys.executable, "-m", "pytest", "-q", "-m", "nodes", str(test)]) for test in tests]
+    steps = [molecule(name, release) for name in LONG_SCENARIOS for release in RELEASES]
+    steps += [Step(f"nodes-{test.stem[5:]}", [sys.executable, "-m", "pytest", "-q", "-m", "nodes", str(test)]) for test in tests]
     for release in RELEASES:
-        usual = [name for name in scenarios() if name not in SLOW_SCENARIOS]
+        usual = [name for name in scenarios() if name not in (*SLOW_SCENARIOS, *LONG_SCENARIOS)]
         steps += [molecule(name, release) for name in usual if release == "bookworm" or name not in BOOKWORM_ALONE]
     return steps
 
