@@ -20,6 +20,7 @@ BIN = Path(sys.executable).parent
 def once(strategy: str | None) -> float:
     """Run site.yml once and return its seconds; it must succeed and change nothing."""
     environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # where it is set, Ansible compiles itself anew in each run
     if strategy:
         environment["ANSIBLE_STRATEGY"] = strategy
     started = time.monotonic()

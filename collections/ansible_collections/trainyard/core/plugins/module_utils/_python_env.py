@@ -138,21 +138,44 @@ def read_record(text: str) -> Iterator[tuple[str, str, str]]:
             yield row[0], row[1], row[2]
 
 
-def file_damage(site: str, path: str, checksum: str, size: str, since_ns: int) -> str:
+class _Tree:
+    """A folder whose files are looked at by way of their own folder: the kernel walks a long path once for all files there."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self._folder: str | None = None
+        self._descriptor = -1
+
+    def stat(self, path: str) -> os.stat_result:
+        """Return the status of a file by its path below the root; raises OSError where there is none."""
+        folder, _slash, name = path.rpartition("/")
+        if folder != self._folder:
+            self.close()
+            self._descriptor = os.open(f"{self.root}/{folder}", os.O_PATH)
+            self._folder = folder
+        return os.stat(name, dir_fd=self._descriptor)
+
+    def close(self) -> None:
+        """Let go of the folder that is open."""
+        if self._folder is not None:
+            os.close(self._descriptor)
+            self._folder = None
+
+
+def file_damage(tree: _Tree, path: str, checksum: str, size: str, since_ns: int) -> str:
     """Return what is wrong with a recorded file, '' when nothing is.
 
     The content is read only where the file is younger than ``since_ns``, when all was known to be well.
     """
-    whole = f"{site}/{path}"
     try:
-        state = os.stat(whole)
+        state = tree.stat(path)
     except OSError:
         return f"{path} is missing"
     if state.st_size != int(size):
         return f"{path} has {state.st_size} bytes instead of {size}"
     kind, _equals, digest = checksum.partition("=")
     if state.st_mtime_ns > since_ns and kind == "sha256":
-        with open(whole, "rb") as content:
+        with open(f"{tree.root}/{path}", "rb") as content:
             found = base64.urlsafe_b64encode(hashlib.sha256(content.read()).digest()).rstrip(b"=").decode()
         if found != digest:
             return f"{path} has another content"
@@ -161,7 +184,7 @@ def file_damage(site: str, path: str, checksum: str, size: str, since_ns: int) -
 
 def scan(site: str, since_ns: int) -> tuple[list[Found], list[str]]:
     """Return the packages in a site-packages folder, and the entries in it that belong to none of them."""
-    found, owned, entries = [], set(OWN_TOP_LEVEL), []
+    found, owned, tree = [], set(OWN_TOP_LEVEL), _Tree(site)
     try:
         entries = sorted(entry.name for entry in os.scandir(site))
     except OSError:
@@ -185,9 +208,10 @@ def scan(site: str, since_ns: int) -> tuple[list[Found], list[str]]:
             if not path.startswith(".."):
                 owned.add(path.partition("/")[0])
             if size.isdigit() and not path.endswith(".pyc"):
-                damage = file_damage(site, path, checksum, size, since_ns)
+                damage = file_damage(tree, path, checksum, size, since_ns)
                 if damage:
                     package.damage.append(damage)
+        tree.close()
     return found, [entry for entry in entries if entry not in owned]
 
 

@@ -25,6 +25,10 @@ options:
     type: list
     elements: str
     default: [localhost]
+  own_address:
+    description: Whether a self-made certificate is also for the address that the node has on the way to its default gateway, if it has one.
+    type: bool
+    default: false
   days:
     description: How long a self-made certificate is valid. Some browsers refuse more than 825.
     type: int
@@ -111,16 +115,16 @@ def shown(found: tls.Certificate | None) -> str:
     return f"names: {' '.join(sorted(found.names))}\nexpires: {moment(found.expires)}\nfingerprint: {found.fingerprint}\n"
 
 
-def make(module: AnsibleModule) -> str:
+def make(module: AnsibleModule, names: list[str]) -> str:
     """Return the text of a new self-made certificate with its key; both come through a pipe, no temporary file holds the key."""
     openssl = module.get_bin_path("openssl")
     if not openssl:
         module.fail_json(msg="A self-made certificate needs the program openssl. Install it with: apt-get install openssl")
     command = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-sha256"]
     command += ["-days", str(module.params["days"]), "-config", "/dev/stdin", "-keyout", "/dev/stdout"]
-    status, output, errors = module.run_command(command, data=tls.request(module.params["names"]))
+    status, output, errors = module.run_command(command, data=tls.request(names))
     if status:
-        module.fail_json(msg=f"openssl could not make a certificate for {', '.join(module.params['names'])}: {errors.strip()}")
+        module.fail_json(msg=f"openssl could not make a certificate for {', '.join(names)}: {errors.strip()}")
     return str(output)
 
 
@@ -130,6 +134,7 @@ def main() -> None:
         argument_spec={
             "path": {"type": "path", "required": True},
             "names": {"type": "list", "elements": "str", "default": ["localhost"]},
+            "own_address": {"type": "bool", "default": False},
             "days": {"type": "int", "default": 825},
             "renew_days": {"type": "int", "default": 90},
             "certificate": {"type": "str"},
@@ -140,6 +145,7 @@ def main() -> None:
     )
     params = module.params
     path = params["path"]
+    names = params["names"] + ([tls.own_address()] if params["own_address"] and tls.own_address() else [])
     present = secret_file.read(path)
     if params["certificate"]:
         try:
@@ -150,22 +156,25 @@ def main() -> None:
         reason = "" if present == wanted else "it is not the one given"
     else:
         wanted = ""
-        reason = tls.why_new(present, params["names"], time.time(), params["renew_days"])
+        reason = tls.why_new(present, names, time.time(), params["renew_days"])
     before = after = look(present) if present else None
+    coming = ""
     if not reason and not secret_file.is_private(path):
         wanted, reason = present, "others than root may read it"
     if reason and not module.check_mode:
-        secret_file.write(path, wanted or make(module))
+        secret_file.write(path, wanted or make(module, names))
         after = look(secret_file.read(path))
     elif reason and wanted:
         after = look(wanted)
+    elif reason:
+        coming = f"names: {' '.join(sorted(set(names)))}\n"
     module.exit_json(
         changed=bool(reason),
         reason=reason,
         certificate=after.pem if after else "",
         fingerprint=after.fingerprint if after else "",
         not_after=moment(after.expires) if after else "",
-        diff={"before": shown(before), "after": shown(after) or f"names: {' '.join(sorted(params['names']))}\n"},
+        diff={"before": shown(before), "after": coming or shown(after)},
     )
 
 

@@ -20,8 +20,14 @@ import gc
 import os
 
 import ansible.collections.list
+from ansible import constants
+from ansible._internal._task import TaskContext
+from ansible._internal._templating._jinja_bits import _TEMPLATE_OVERRIDE_FIELD_NAMES, AnsibleEnvironment, _TemplateCompileContext
+from ansible.executor.task_executor import TaskExecutor
+from ansible.executor.task_result import _RawTaskResult
 from ansible.plugins import loader
 from ansible.plugins.strategy.linear import StrategyModule as LinearStrategy
+from ansible.utils.fqcn import add_internal_fqcns
 
 try:
     import mitogen.master
@@ -33,6 +39,10 @@ except ImportError:
         """Ansible's linear strategy, unchanged."""
 
 else:
+    # These do little, and nothing on the node: a process for each would cost more than they do.
+    _SMALL = frozenset(constants._ACTION_ALL_INCLUDES + add_internal_fqcns(("assert", "debug", "fail", "validate_argument_spec")))
+    _compile_template = AnsibleEnvironment.compile
+    _templates = {}
 
     @functools.cache
     def _compiled(source, mode):
@@ -41,17 +51,29 @@ else:
     def _compile(source, name, mode, *more, **options):
         return compile(source, name, mode, *more, **options) if more or options else _compiled(source, mode)
 
+    def _template_code(self, source, *more, **options):
+        if more or options or not isinstance(source, str):  # jinja's own includes, and trees that are parsed already
+            return _compile_template(self, source, *more, **options)
+        delimiters = tuple(getattr(self, name) for name in _TEMPLATE_OVERRIDE_FIELD_NAMES)
+        key = (str(source), delimiters, _TemplateCompileContext.current().escape_backslashes)
+        if key not in _templates:
+            _templates[key] = _compile_template(self, source)
+        return _templates[key]
+
     class StrategyModule(StrategyMixin, LinearStrategy):  # type: ignore[no-redef]
         """Ansible's linear strategy with Mitogen's transport.
 
-        Ansible forks a process for each task of each node. What every one of them would do again is done here once, before;
-        benchmarks/second_run.py measures what it brings.
+        Ansible forks a process for each task of each node. What every one of them would do again is done here once, before, and tasks
+        that are done on the controller in less time than a fork takes are done without one; benchmarks/second_run.py measures what
+        it brings.
         """
 
         def run(self, iterator, play_context, result=0):
             """Run a play."""
             # To see what a module needs, Mitogen compiles it and all that it imports, most of which is the same for all modules.
             module_finder.compile = mitogen.master.compile = _compile
+            # A template is compiled anew for each node and each task, though its text is the same.
+            AnsibleEnvironment.compile = _template_code
             # For each task it lists, and so imports, all installed collections, though Ansible's own finder knows them.
             ansible.collections.list.list_collection_dirs = lambda *_words, **_options: ()
             # It gives a core to its multiplexer and leaves the rest to all other processes: of two cores that is one.
@@ -60,3 +82,31 @@ else:
             loader.filter_loader.get("trainyard.core.environments")  # loads all filters, each process would
             gc.freeze()  # else the garbage collector makes each process copy the memory of this one
             return super().run(iterator, play_context, result)
+
+        def _queue_task(self, host, task, task_vars, play_context):
+            """Have a task done: in a process of its own, or here and now where it is a small one."""
+            if task.action not in _SMALL or task.delegate_to or task.async_val or task.throttle or task.timeout or task.retries:
+                super()._queue_task(host, task, task_vars, play_context)
+                return
+            self._queued_task_cache[(host.name, task._uuid)] = {
+                "host": host,
+                "task": task,
+                "task_vars": task_vars,
+                "play_context": play_context,
+            }
+            self._tqm.send_callback("v2_runner_on_start", host, task)
+            mine = task.copy(exclude_parent=True)  # a task is templated in place, and the play needs it as it was
+            mine._parent = task._parent
+            with TaskContext(mine):
+                done = TaskExecutor(
+                    host,
+                    mine,
+                    dict(task_vars),
+                    play_context.copy(),
+                    self._loader,
+                    loader.get_plugin_loader_namespace(),
+                    self._final_q,
+                    self._variable_manager,
+                ).run()
+            self._final_q.send_task_result(_RawTaskResult(host=host, task=task, return_data=done, task_fields=mine.dump_attrs()))
+            self._pending_results += 1

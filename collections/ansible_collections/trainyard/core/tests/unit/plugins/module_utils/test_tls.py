@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import datetime
+import socket
 import ssl
 import subprocess
 import time
@@ -130,3 +131,15 @@ def test_key_and_certificate_stand_in_one_text(bundle: str) -> None:
     both = tls.bundle_of(found.pem + "\n", key + "\n\n")
     assert tls.inspect(both, both) == found
     assert both.startswith("-----BEGIN PRIVATE KEY-----\n")
+
+
+def test_own_address_is_one_of_this_machine_and_none_without_a_route(monkeypatch: pytest.MonkeyPatch) -> None:
+    address = tls.own_address()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind((address, 0))  # refused for an address that is not this machine's; '' is any
+
+    def no_route(_self: socket.socket, _address: tuple[str, int]) -> None:
+        raise OSError(101, "Network is unreachable")
+
+    monkeypatch.setattr(tls.socket, "socket", type("Unrouted", (socket.socket,), {"connect": no_route}))
+    assert tls.own_address() == ""
