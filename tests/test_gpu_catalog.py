@@ -124,6 +124,9 @@ OWN = (*DEBIAN, "driver_sources", "distribution")
         ((*BUILD, "nccl"), "==9.9", "pytorch 2.9.1 cu128: nccl.yml has no NCCL ==9.9"),
         ((*OWN, "branches"), {536: "", 525: "", 470: ""}, "debian-12: branches and modules are not of the same branches"),
         ((*OWN, "branches"), {536: "", 525: "", 470: ""}, "debian-12: branches has 536, which drivers.yml does not have"),
+        ((*OWN, "kernels"), {535: 6.8}, "operating_systems.yml: debian-12: distribution: kernels is {535: 6.8}, wanted is"),
+        ((*OWN, "kernels"), {470: "6.8", 535: "6.16"}, "debian-12 kernels 470: it stands where 535 has its place"),
+        ((*OWN, "kernels"), {390: "5.1"}, "debian-12: kernels has 390, which branches does not have"),
         (
             ("catalog_profiles", "qingcloud-1.1", "variants", "cpu", "frameworks"),
             {"caffe": "7.0"},

@@ -191,6 +191,17 @@ def test_nodes_that_want_nothing_are_left_out_and_of_gpu_nodes_that_is_refused()
     assert refused["problems"][0].startswith("plan_environments: gpu1 belongs to the group gpu, and nothing says what its GPUs are for.")
 
 
+def test_the_kernel_that_boots_next_decides_and_without_one_the_systems_own() -> None:
+    words = {**WISHES, "plan_driver_sources": ["distribution"]}
+    new = {"kernels": {"running": "6.1.0-40-amd64", "next": "6.17.13+deb12-amd64"}}
+    none = {"kernels": {"running": "7.0.0-host", "next": ""}}
+    refused = filtered({"new": {**words, **facts("Debian", "12.11", "1db4", **new)}})
+    assert "535 is tested with kernels up to 6.16 in Debian 12, and 6.17 boots" in " ".join(refused["problems"])
+    plan = filtered({"container": {**words, **facts("Debian", "12.11", "1db4", **none)}})["plan"]
+    assert plan["nodes"]["container"]["driver"]["branch"] == 535
+    assert plan["nodes"]["container"]["kernel"] == "6.1"
+
+
 def test_secure_boot_prefers_signed_modules_and_warns_where_there_are_none() -> None:
     said = filtered(
         {

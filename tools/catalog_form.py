@@ -136,9 +136,10 @@ def _system(row: Mapping[str, Any]) -> dict[str, Any]:
     sources = _keyed(row["driver_sources"], schema.SOURCES)
     own, vendors = sources["distribution"], sources["nvidia_repository"]
     if own is not None:
-        sources["distribution"] = _keyed({**own, "branches": Flow(own["branches"]), "modules": Flow(own["modules"])}, schema.PACKAGES)
+        flows = {key: Flow(own[key]) for key in schema.BY_BRANCH if key in own}
+        sources["distribution"] = _keyed({**own, **flows}, (*schema.PACKAGES, *schema.PACKAGES_MORE))
     if vendors is not None:
-        sources["nvidia_repository"] = Flow(_keyed(vendors, schema.VENDOR_PACKAGES))
+        sources["nvidia_repository"] = Flow(_keyed(vendors, (*schema.VENDOR_PACKAGES, *schema.VENDOR_PACKAGES_MORE)))
     return _keyed({**row, "driver_sources": {**sources, "runfile": Flow(sources["runfile"])}}, schema.SYSTEM)
 
 

@@ -166,7 +166,11 @@ PACKAGES: Keys = {
     "modules": FLAVOURS.by(INTEGER),
     "signed_modules": TRUTH,
 }
+PACKAGES_MORE: Keys = {"kernels": LINE.by(INTEGER)}
+BY_BRANCH = ("branches", "modules", "kernels")
+"""Keys of a distribution's packages that have a value for each branch."""
 VENDOR_PACKAGES: Keys = {"code": TEXT, "oldest_branch": INTEGER}
+VENDOR_PACKAGES_MORE: Keys = {"oldest_toolkit": LINE}
 PROFILE: Keys = {"title": TEXT, "variants": MAPPING.by(TEXT)}
 PROFILE_MORE: Keys = {"python": LINE.many(), **ORIGIN}
 VARIANT: Keys = {"frameworks": VERSION.by(TEXT)}
@@ -261,8 +265,9 @@ def _system_problems(system: Any) -> Iterator[str]:
         sources = system["driver_sources"]
         wrong = [f"driver_sources: {problem}" for problem in keys_of(sources, SOURCES)]
         yield from wrong
-        for key, keys in {} if wrong else {"distribution": PACKAGES, "nvidia_repository": VENDOR_PACKAGES}.items():
-            yield from (f"{key}: {problem}" for problem in keys_of(sources[key], keys) if sources[key] is not None)
+        known = {"distribution": (PACKAGES, PACKAGES_MORE), "nvidia_repository": (VENDOR_PACKAGES, VENDOR_PACKAGES_MORE)}
+        for key, (keys, more) in {} if wrong else known.items():
+            yield from (f"{key}: {problem}" for problem in keys_of(sources[key], keys, more) if sources[key] is not None)
 
 
 # --- the order: newest first; what is equally new keeps its order
@@ -316,7 +321,8 @@ def _system_in_order(row: dict[str, Any]) -> dict[str, Any]:
     own = row["driver_sources"]["distribution"]
     if own is None:
         return row
-    by_branch = {key: dict(newest_first(own[key].items(), lambda item: item[0])) for key in ("branches", "modules")}
+    keys = [key for key in BY_BRANCH if key in own]
+    by_branch = {key: dict(newest_first(own[key].items(), lambda item: item[0])) for key in keys}
     return {**row, "driver_sources": {**row["driver_sources"], "distribution": {**own, **by_branch}}}
 
 
@@ -333,7 +339,7 @@ def _names(data: Data) -> Iterator[tuple[str, str, list[str]]]:
     yield "catalog_operating_systems", "", list(data["catalog_operating_systems"])
     for name, system in data["catalog_operating_systems"].items():
         own = system["driver_sources"]["distribution"] or {"branches": {}, "modules": {}}
-        for key in ("branches", "modules"):
+        for key in (key for key in BY_BRANCH if key in own):
             yield "catalog_operating_systems", f"{name} {key}", list(map(str, own[key]))
     yield "catalog_pythons", "", list(data["catalog_pythons"])
 
@@ -387,6 +393,8 @@ def reference_problems(data: Data) -> Iterator[tuple[str, str, str]]:
         own = system["driver_sources"]["distribution"] or {"branches": {}, "modules": {}}
         if set(own["branches"]) != set(own["modules"]):
             yield "catalog_operating_systems", name, "branches and modules are not of the same branches"
+        for branch in sorted(set(own.get("kernels", {})) - set(own["branches"])):
+            yield "catalog_operating_systems", name, f"kernels has {branch}, which branches does not have"
         for branch in sorted(set(own["branches"]) - branches):
             yield "catalog_operating_systems", name, f"branches has {branch}, which drivers.yml does not have"
     numbers = {name: {release["version"] for release in row["releases"]} for name, row in data["catalog_framework_releases"].items()}

@@ -43,6 +43,7 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     verb.add_argument("--profile", default="", metavar="NAME[:VARIANT]", help="a version profile of the catalogue")
     verb.add_argument("--device", default="", choices=DEVICES, metavar="gpu|cpu|any", help="default: the GPU where there is one")
     verb.add_argument("--driver", default="", metavar="VERSION", help="the driver that is installed")
+    verb.add_argument("--kernel", default="", metavar="VERSION", help="the kernel that it boots; default: the operating system's own")
     verb.add_argument("--secure-boot", action="store_true", help="it boots signed kernel modules only")
     verb.add_argument("--driver-policy", default="if_needed", choices=POLICIES, help="when an installed driver may be changed")
     verb.add_argument("--driver-modules", default="", metavar="open|proprietary", help="flavour of the kernel module")
@@ -57,8 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Answer, and return the exit status."""
     rows = catalog.load()
     try:
-        nodes = [node_of(rows, "this machine", arguments.os, arguments.gpu, arguments.driver, arguments.secure_boot)]
-        found = answer(rows, nodes, _words(arguments), answers.today())
+        node = node_of(rows, "this machine", arguments.os, arguments.gpu, arguments.driver, arguments.secure_boot, arguments.kernel)
+        found = answer(rows, [node], _words(arguments), answers.today())
     except ValueError as error:
         raise UsageError(str(error)) from error
     return answers.show(rows, found, arguments)

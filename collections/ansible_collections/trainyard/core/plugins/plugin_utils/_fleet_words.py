@@ -29,7 +29,8 @@ def fleet(catalog: Catalog, hosts: Mapping[str, Mapping[str, Any]], *, offline: 
     Args:
         catalog: the rows.
         hosts: by the host's name its variables ``plan_*``, and what it said of itself: ``ansible_facts`` and ``gpu_info``.
-        offline: the inventory's own words (``plan_os``, ``plan_gpus``, ``plan_driver``) stand for what the hosts would say.
+        offline: the inventory's own words (``plan_os``, ``plan_gpus``, ``plan_driver``, ``plan_kernel``) stand for what the hosts
+            would say.
 
     Raises:
         ValueError: a word means nothing, or hosts differ in what has to hold for all.
@@ -63,7 +64,8 @@ def fleet(catalog: Catalog, hosts: Mapping[str, Mapping[str, Any]], *, offline: 
 def _offline(catalog: Catalog, name: str, host: Mapping[str, Any]) -> Node:
     if not host.get(f"{PREFIX}os"):
         raise ValueError(f"{PREFIX}os: it is not known what {name} runs. Say it in the inventory, such as ubuntu-24.04.")
-    return _node(catalog, name, host[f"{PREFIX}os"], host.get(f"{PREFIX}gpus") or [], host.get(f"{PREFIX}driver") or "")
+    driver, kernel = (str(host.get(PREFIX + key) or "") for key in ("driver", "kernel"))
+    return _node(catalog, name, host[f"{PREFIX}os"], host.get(f"{PREFIX}gpus") or [], driver=driver, kernel=kernel)
 
 
 def _online(catalog: Catalog, name: str, host: Mapping[str, Any]) -> Node:
@@ -73,12 +75,13 @@ def _online(catalog: Catalog, name: str, host: Mapping[str, Any]) -> Node:
         raise ValueError(f"{name} has not said what it is: gather its facts and run trainyard.core.gpu_info first.")
     driver = (info.get("nvidia_smi") or {}).get("driver_version") or (info.get("modules") or {}).get("version") or ""
     gpus = [f"10de:{device['device']}" for device in info.get("pci") or [] if not device.get("virtual_function")]
-    return _node(catalog, name, system, gpus, driver, info.get("secure_boot") == "enabled")
+    kernel = (info.get("kernels") or {}).get("next") or ""  # none where none could be booted, as in a container
+    return _node(catalog, name, system, gpus, driver=driver, kernel=kernel, secure_boot=info.get("secure_boot") == "enabled")
 
 
-def _node(catalog: Catalog, name: str, system: str, gpus: Sequence[str], driver: str, secure_boot: bool = False) -> Node:
+def _node(catalog: Catalog, name: str, system: str, gpus: Sequence[str], *, driver: str, kernel: str, secure_boot: bool = False) -> Node:
     try:
-        return node_of(catalog, name, str(system), [str(gpu) for gpu in gpus], str(driver), secure_boot)
+        return node_of(catalog, name, str(system), [str(gpu) for gpu in gpus], str(driver), secure_boot, str(kernel))
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
 

@@ -243,12 +243,19 @@ class Framework:
 
 @dataclass(frozen=True)
 class DriverSource:
-    """Where an operating system gets drivers from. ``branches``: version ("" unknown) and flavours by branch; None for any branch."""
+    """Where an operating system gets drivers from.
+
+    ``branches``: version ("" unknown) and flavours by branch; None for any branch. ``kernels``: by branch the newest kernel, such as "6.8",
+    that its modules are known to be built for; a branch that is not in it is said to be for all. ``oldest_toolkit``: the oldest CUDA, such
+    as "12.3", that comes from there; "" not known.
+    """
 
     name: str
     branches: tuple[tuple[int, str, tuple[str, ...]], ...] | None
     oldest: int = 0
     signed: bool = False
+    kernels: Mapping[int, str] = field(default_factory=dict, hash=False)
+    oldest_toolkit: str = ""
 
     def offer(self, branch: DriverBranch) -> tuple[str, tuple[str, ...]] | None:
         """Return the version ("" unknown) and the flavours that it has of a branch, None when it has none."""
@@ -269,10 +276,19 @@ class System:
     sources: tuple[DriverSource, ...]
     fact: Fact
 
-    def has_toolkit(self, toolkit: Toolkit, sources: Sequence[str]) -> bool:
-        """Return whether a toolkit can be had: as wheels, as its own package, or from NVIDIA's repository unless ``sources`` exclude it."""
-        vendor = any(source.name == "nvidia_repository" for source in self.sources) and (not sources or "nvidia_repository" in sources)
-        return toolkit.in_wheels or vendor or toolkit.line == self.cuda_toolkit
+    def why_no_toolkit(self, toolkit: Toolkit, sources: Sequence[str]) -> str:
+        """Return why a toolkit cannot be had, as what is said of it; "" where it can.
+
+        It may come as wheels, as the system's own package, or from NVIDIA's repository unless ``sources`` exclude that.
+        """
+        if toolkit.in_wheels or toolkit.line == self.cuda_toolkit:
+            return ""
+        vendor = next((source for source in self.sources if source.name == "nvidia_repository"), None)
+        if vendor is None or (sources and vendor.name not in sources):
+            return "would come from NVIDIA's repository, which is no source"
+        if version(toolkit.line) < version(vendor.oldest_toolkit or toolkit.line):
+            return f"is older than {vendor.oldest_toolkit}, the oldest in NVIDIA's repository for {self.title}"
+        return ""
 
 
 @dataclass(frozen=True)
@@ -478,5 +494,7 @@ def _system(key: str, row: Mapping[str, Any]) -> System:
             branches = tuple(
                 (int(branch), str(number or ""), tuple(data["modules"][branch])) for branch, number in data["branches"].items()
             )
-        sources.append(DriverSource(name, branches, int(data.get("oldest_branch", 0)), bool(data.get("signed_modules"))))
+        kernels = {int(branch): str(kernel) for branch, kernel in data.get("kernels", {}).items()}
+        oldest, signed = int(data.get("oldest_branch", 0)), bool(data.get("signed_modules"))
+        sources.append(DriverSource(name, branches, oldest, signed, kernels, data.get("oldest_toolkit", "")))
     return System(key, row["title"], row["python"], row["kernel"], row.get("cuda_toolkit") or "", tuple(sources), Fact.of(row))

@@ -25,13 +25,20 @@ DEVICES = ("", "gpu", "cpu", "any")
 
 @dataclass(frozen=True)
 class Node:
-    """A machine: its GPUs, its operating system, the driver it has now ("" none), and whether it boots signed modules only."""
+    """A machine: its GPUs, its operating system, the driver it has now ("" none), whether it boots signed modules only, and the line of the
+    kernel that it boots ("" the system's own)."""
 
     name: str
     system: System
     gpus: tuple[Gpu, ...] = ()
     driver: str = ""
     secure_boot: bool = False
+    own_kernel: str = ""
+
+    @property
+    def kernel(self) -> str:
+        """Return the line of the kernel that it boots, such as "6.12"."""
+        return self.own_kernel or self.system.kernel
 
 
 @dataclass(frozen=True)

@@ -96,6 +96,7 @@ def _node(catalog: Catalog, plan: NodePlan, locks: Sequence[Lock]) -> dict[str, 
     found = {placed.environment: lock_for(locks, placed) for placed in plan.environments}
     return {
         "os": plan.node.system.name,
+        "kernel": plan.node.kernel,
         "gpus": [
             {"name": gpu.name, "architecture": gpu.architecture.name, "compute_capability": dotted(gpu.capability)}
             for gpu in plan.node.gpus

@@ -122,10 +122,8 @@ def _toolkits(search: Search, node: Node, driver: Driver, why_not: list[Reason])
             continue
         if unable:
             why_not.append(Reason(f"makes no code for {unable}", unable.architecture.fact, "CUDA", row.line))
-        elif not node.system.has_toolkit(row, search.wishes.sources):
-            why_not.append(
-                Reason(f"would come from NVIDIA's repository, which is no source for {node.name}", node.system.fact, "CUDA", row.line)
-            )
+        elif no_source := node.system.why_no_toolkit(row, search.wishes.sources):
+            why_not.append(Reason(no_source, node.system.fact, "CUDA", row.line))
         elif not driver.runs(least):
             why_not.append(Reason(f"needs driver {least} or newer, {node.name} can have {driver} at most", fact, "CUDA", row.line))
         else:

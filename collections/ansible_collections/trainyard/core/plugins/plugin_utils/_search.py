@@ -44,7 +44,14 @@ class Search:
     def kind(self, node: Node) -> tuple[Any, ...]:
         """Return what of a node matters here; nodes of one kind get the same answer."""
         environments = frozenset(environment.name for environment in self.wishes.environments if environment.on(node))
-        return (node.system.name, tuple(sorted({gpu.capability for gpu in node.gpus})), node.driver, node.secure_boot, environments)
+        return (
+            node.system.name,
+            tuple(sorted({gpu.capability for gpu in node.gpus})),
+            node.driver,
+            node.secure_boot,
+            node.kernel,
+            environments,
+        )
 
     def drivers(self, node: Node) -> tuple[Driver, ...]:
         """Return the drivers that a node may have, the preferred one first.
@@ -82,6 +89,9 @@ class Search:
                     why_not.append(Reason(f"drivers may come from {' and '.join(self.wishes.sources)} only"))
                 elif not self._driver_pinned(branch, number):
                     why_not.append(Reason(f"driver {self.wishes.pin('driver')} is asked for"))
+                elif version(source.kernels.get(branch.branch, node.kernel)) < version(node.kernel):
+                    words = f"is tested with kernels up to {source.kernels[branch.branch]} in {node.system.title}, and {node.kernel} boots"
+                    why_not.append(Reason(words, node.system.fact, "driver branch", str(branch.branch)))
                 elif not modules:
                     words = f"comes without the {' or '.join(flavours)} kernel module from {source.name.replace('_', ' ')}"
                     why_not.append(Reason(words, node.system.fact, "driver branch", str(branch.branch)))

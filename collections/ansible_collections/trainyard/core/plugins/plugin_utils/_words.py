@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -70,15 +71,20 @@ def _as_locked(catalog: Catalog, nodes: Sequence[Node], wishes: Wishes, today: s
     return found
 
 
-def node_of(catalog: Catalog, name: str, system: str, gpus: Sequence[str] = (), driver: str = "", secure_boot: bool = False) -> Node:
-    """Return a node from words.
+def node_of(
+    catalog: Catalog, name: str, system: str, gpus: Sequence[str] = (), driver: str = "", secure_boot: bool = False, kernel: str = ""
+) -> Node:
+    """Return a node from words; ``kernel`` is as ``uname -r`` prints it, or its beginning.
 
     Raises:
-        ValueError: the operating system, a GPU or the driver's version means nothing.
+        ValueError: the operating system, a GPU, the driver's version or the kernel's means nothing.
     """
     if driver:
         version(driver)
-    return Node(name, catalog.system(system), tuple(catalog.gpu(word) for word in gpus), driver, secure_boot)
+    line = re.match(r"\d+\.\d+", kernel)
+    if kernel and not line:
+        raise ValueError(f"kernel: '{kernel}' is no version such as 6.12 or 6.1.0-40-amd64.")
+    return Node(name, catalog.system(system), tuple(catalog.gpu(word) for word in gpus), driver, secure_boot, line[0] if line else "")
 
 
 def wishes_of(catalog: Catalog, nodes: Sequence[Node], words: Mapping[str, Any]) -> tuple[Wishes, ...]:

@@ -21,6 +21,7 @@ class Case:
     frameworks: tuple[Any, ...]
     words: dict[str, Any] = field(default_factory=dict)
     driver: str = ""  # installed
+    kernel: str = ""  # another than the system's own
     branch: int | None = None
     modules: str = ""
     source: str = ""
@@ -42,7 +43,7 @@ CASES = {
     "kepler gk110 (K40), Debian 12": Case(
         D12, ("Tesla K40c",), PT, branch=470, source="distribution", warning="R470", sets={"pytorch": "<1.3"}, **OLD
     ),
-    "kepler gk210 (K80), Debian 12": Case(D12, ("Tesla K80",), PT, branch=470, toolkit="11.4.*", sets={"pytorch": "<2.4"}, **OLD),
+    "kepler gk210 (K80), Debian 12": Case(D12, ("Tesla K80",), PT, branch=470, toolkit="11.8.*", warning="PTX", sets={"pytorch": "<2.4"}, **OLD),
     "kepler gk210 (K80), TensorFlow": Case(D12, ("k80",), TF, branch=470, sets={"tensorflow": "cuda 11.8"}, **OLD),
     "kepler 3.0 (GTX 680) has no PyTorch any more": Case(
         D12, ("GeForce GTX 680",), PT, clash=("framework", "device"), because="no code for"
@@ -127,13 +128,22 @@ CASES = {
     "a toolkit without the vendor's repository": Case(
         "debian-12", ("A100",), (), {"driver_sources": ["distribution"]}, branch=535, toolkit="11.8", source="distribution"
     ),
-    "CUDA 12.2 without the vendor's repository": Case(
+    "CUDA 12.6 without the vendor's repository": Case(
         "debian-12",
         ("A100",),
         (),
-        {"driver_sources": ["distribution"], "pins": {"cuda": "12.2"}},
+        {"driver_sources": ["distribution", "runfile"], "pins": {"cuda": "12.6"}},
         clash=("pin", "gpus", "sources"),
         because="NVIDIA's repository, which is no source",
+    ),
+    "CUDA 12.2 and a repository that begins with 12.3": Case(
+        "debian-12",
+        ("A100",),
+        (),
+        {"pins": {"cuda": "12.2"}},
+        clash=("pin", "gpus"),
+        because="12.2 is older than 12.3, the oldest in NVIDIA's repository for Debian 12",
+        change=("pin",),
     ),
     "CUDA 11.4 and Hopper": Case(U24, ("H100",), (), {"pins": {"cuda": "11.4"}}, clash=("pin", "gpus"), because="makes no code for H100"),
     "CUDA 12.6 and Blackwell": Case(U24, ("B200",), PT, {"pins": {"cuda": "12.6"}}, clash=("pin", "gpus"), change=("pin",)),
@@ -175,6 +185,26 @@ CASES = {
         source="distribution",
         warning="R535",
         sets={"pytorch": "cuda 12.6"},
+    ),
+    # A kernel that is not the system's own.
+    "a kernel that the distribution's modules are made for": Case(
+        D12, ("K80",), (), {"driver_sources": ["distribution"]}, kernel="6.7.12-amd64", branch=470, source="distribution"
+    ),
+    "a kernel newer than the distribution's modules": Case(
+        D12,
+        ("K80",),
+        (),
+        {"driver_sources": ["distribution"]},
+        kernel="6.12.63+deb12-amd64",
+        clash=("gpus", "sources"),
+        because="470 is tested with kernels up to 6.8 in Debian 12, and 6.12 boots",
+        change=("sources",),
+    ),
+    "a kernel newer than one of the distribution's branches": Case(
+        D13, ("A100",), (), {"driver_sources": ["distribution"]}, kernel="6.16", branch=535, source="distribution"
+    ),
+    "a new kernel and a driver that is there": Case(
+        D12, ("A100",), (), {"driver_sources": ["distribution"]}, kernel="6.19", driver="535.309.01", branch=535, source="installed"
     ),
     # An installed driver.
     "an installed driver that will do is left alone": Case(U24, ("A100",), PT, driver="595.71.05", branch=595, source="installed"),
@@ -283,7 +313,7 @@ def _check_set(plan: NodePlan, name: str, words: str) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_case(name: str) -> None:
     case = CASES[name]
-    found = ask([machine(case.system, *case.gpus, driver=case.driver)], *case.frameworks, **case.words)
+    found = ask([machine(case.system, *case.gpus, driver=case.driver, kernel=case.kernel)], *case.frameworks, **case.words)
     if case.clash:
         assert found.plan is None, found.plan
         assert found.explanation

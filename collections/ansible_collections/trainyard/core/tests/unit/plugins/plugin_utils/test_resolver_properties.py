@@ -34,7 +34,8 @@ def fleets(draw: st.DrawFn, largest: int = 4) -> list[Node]:
     for number in range(draw(st.integers(1, largest))):
         cards = draw(st.lists(st.sampled_from(CARDS), max_size=2))
         driver = draw(st.sampled_from(("", "", "470.256.02", "535.309.01", "580.95.05", "625.1.1"))) if cards else ""
-        made.append(machine(draw(st.sampled_from(SYSTEMS)), *cards, driver=driver, name=f"node{number}"))
+        kernel = draw(st.sampled_from(("", "", "6.9", "6.16.3+deb13-amd64", "7.0")))
+        made.append(machine(draw(st.sampled_from(SYSTEMS)), *cards, driver=driver, name=f"node{number}", kernel=kernel))
     return made
 
 
@@ -78,7 +79,8 @@ def check(node: NodePlan, wishes: Wishes) -> None:
         else:
             assert wishes.policy != "never"
             assert not wishes.sources or driver.source in wishes.sources
-            assert driver.source in {source.name for source in node.node.system.sources}
+            (source,) = (source for source in node.node.system.sources if source.name == driver.source)
+            assert version(source.kernels.get(branch, "99")) >= version(node.node.kernel)
     else:
         assert not node.toolkits
         assert not gpus or not wishes.use_gpus
