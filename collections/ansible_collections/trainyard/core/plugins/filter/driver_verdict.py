@@ -21,6 +21,10 @@ options:
     description: The wanted branch; 0 for any.
     type: int
     default: 0
+  release:
+    description: The exact version that is wanted, such as V(580.95.05); empty for any of the branch.
+    type: str
+    default: ''
   modules:
     description: The wanted flavour, V(open) or V(proprietary); empty for either.
     type: str
@@ -50,9 +54,9 @@ from typing import Any
 from ansible_collections.trainyard.core.plugins.module_utils import _driver_verdict
 
 
-def driver_verdict(found: Mapping[str, Any], *, branch: int = 0, modules: str = "") -> dict[str, Any]:
-    """Judge what gpu_info ``found`` against the wanted branch and flavour."""
-    return _driver_verdict.verdict(found, int(branch), str(modules))
+def driver_verdict(found: Mapping[str, Any], *, branch: int = 0, release: str = "", modules: str = "") -> dict[str, Any]:
+    """Judge what gpu_info ``found`` against the wanted branch, release and flavour."""
+    return _driver_verdict.verdict(found, _driver_verdict.Wanted(int(branch), str(release), str(modules)))
 
 
 class FilterModule:

@@ -13,6 +13,28 @@ Found = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """What the plan says.
+
+    Attributes:
+        branch: branch of the driver; 0 for any.
+        release: exact version, where one is planned; empty for any of the branch.
+        modules: flavour of the kernel modules, ``open`` or ``proprietary``; empty for either.
+    """
+
+    branch: int = 0
+    release: str = ""
+    modules: str = ""
+
+    def has(self, version: str) -> bool:
+        """Return whether a driver's version is as planned."""
+        return version == self.release if self.release else not self.branch or _branch(version) == self.branch
+
+    def __str__(self) -> str:
+        return f"version {self.release}" if self.release else f"branch {self.branch}"
+
+
+@dataclass(frozen=True)
 class Problem:
     """Something that is not right, as one sentence or two: what it is, and what to do.
 
@@ -26,22 +48,21 @@ class Problem:
     blocks: bool = False
 
 
-def verdict(found: Found, branch: int, modules: str = "") -> dict[str, Any]:
+def verdict(found: Found, wanted: Wanted) -> dict[str, Any]:
     """Judge a node's driver.
 
     Args:
         found: what gpu_info found.
-        branch: the wanted branch; 0 for any.
-        modules: the wanted flavour of the kernel modules, ``open`` or ``proprietary``; empty for either.
+        wanted: what the plan says.
 
     Returns:
         ``problems``: a sentence for each; ``reboot``: whether a reboot cures one of them and nothing speaks against it; ``warnings``; and
         ``not_judged``: what could not be looked at, and why.
     """
-    problems = _on_disk(found, branch, modules)
+    problems = _on_disk(found, wanted)
     not_judged = []
     if found["pci"]:
-        problems += _running(found, branch)
+        problems += _running(found, wanted)
     else:
         not_judged.append(
             "No NVIDIA GPU is on the bus: whether the driver loads, which version answers, Secure Boot and nouveau were not judged."
@@ -59,7 +80,7 @@ def verdict(found: Found, branch: int, modules: str = "") -> dict[str, Any]:
     }
 
 
-def _on_disk(found: Found, branch: int, modules: str) -> list[Problem]:
+def _on_disk(found: Found, wanted: Wanted) -> list[Problem]:
     problems = []
     kernels = found["kernels"]
     if found["nvidia_smi"]["problem"] == "missing":
@@ -82,11 +103,11 @@ def _on_disk(found: Found, branch: int, modules: str) -> list[Problem]:
     for kernel in kernels["installed"]:
         following = kernel["version"] == kernels["next"]
         if following or kernel["headers"]:
-            problems += _of_kernel(kernel, following, branch, modules)
+            problems += _of_kernel(kernel, following, wanted)
     return problems
 
 
-def _of_kernel(kernel: Mapping[str, Any], following: bool, branch: int, modules: str) -> list[Problem]:
+def _of_kernel(kernel: Mapping[str, Any], following: bool, wanted: Wanted) -> list[Problem]:
     name = f"the kernel {kernel['version']}" + (", which boots next," if following else "")
     if not kernel["nvidia_module"] and not kernel["headers"]:
         return [
@@ -106,22 +127,24 @@ def _of_kernel(kernel: Mapping[str, Any], following: bool, branch: int, modules:
         ]
     problems = []
     version, flavour = kernel["nvidia_module_version"], kernel["nvidia_module_flavour"]
-    if branch and version and _branch(version) != branch:
+    if version and not wanted.has(version):
         problems.append(
             Problem(
-                f"The module for {name} is of version {version}, and the plan says branch {branch}. "
+                f"The module for {name} is of version {version}, and the plan says {wanted}. "
                 "Look for a driver from another source (dpkg -S, dkms status), and remove it.",
                 blocks=following,
             )
         )
-    if modules and flavour and flavour != modules:
+    if wanted.modules and flavour and flavour != wanted.modules:
         problems.append(
-            Problem(f"The module for {name} is the {flavour} one, and the plan says {modules}. Remove the other one.", blocks=following)
+            Problem(
+                f"The module for {name} is the {flavour} one, and the plan says {wanted.modules}. Remove the other one.", blocks=following
+            )
         )
     return problems
 
 
-def _running(found: Found, branch: int) -> list[Problem]:
+def _running(found: Found, wanted: Wanted) -> list[Problem]:
     problems = []
     loaded = found["modules"]
     smi = found["nvidia_smi"]
@@ -136,10 +159,10 @@ def _running(found: Found, branch: int) -> list[Problem]:
         problems += _silent(found)
     elif not smi["problem"]:
         on_disk = _kernel(found, found["kernels"]["running"]).get("nvidia_module_version", "")
-        if branch and smi["driver_version"] and _branch(smi["driver_version"]) != branch:
+        if smi["driver_version"] and not wanted.has(smi["driver_version"]):
             problems.append(
                 Problem(
-                    f"nvidia-smi answers with version {smi['driver_version']}, and the plan says branch {branch}. "
+                    f"nvidia-smi answers with version {smi['driver_version']}, and the plan says {wanted}. "
                     "The new one runs after a reboot, or once nothing uses the GPUs and the modules are loaded anew.",
                     reboot=True,
                 )

@@ -66,8 +66,8 @@ class Fake:
         result = info.as_result(node, kernels, self.smi, self.dkms, self.dkms_problem, modinfo)
         return dict(json.loads(json.dumps(result)))  # as it comes from the node
 
-    def verdict(self, branch: int = 470, modules: str = "proprietary") -> dict[str, Any]:
-        return judge.verdict(self.found(), branch, modules)
+    def verdict(self, branch: int = 470, modules: str = "proprietary", release: str = "") -> dict[str, Any]:
+        return judge.verdict(self.found(), judge.Wanted(branch, release, modules))
 
 
 @pytest.fixture
@@ -246,6 +246,13 @@ def test_an_answer_of_another_version_than_planned(fake: Fake) -> None:
     verdict = fake.verdict(branch=535)
     assert "nvidia-smi answers with version 470.82.01, and the plan says branch 535." in only(verdict)
     assert verdict["reboot"]
+
+
+def test_another_release_of_the_branch_than_the_planned_one(fake: Fake) -> None:
+    verdict = fake.verdict(release="470.256.02")
+    assert "nvidia-smi answers with version 470.82.01, and the plan says version 470.256.02." in verdict["problems"][-1]
+    assert all("is of version 470.82.01, and the plan says version 470.256.02" in text for text in verdict["problems"][:-1])
+    assert fake.verdict(release="470.82.01")["problems"] == []
 
 
 def test_a_newer_release_of_the_branch_on_disk(fake: Fake) -> None:

@@ -43,7 +43,9 @@ CASES = {
     "kepler gk110 (K40), Debian 12": Case(
         D12, ("Tesla K40c",), PT, branch=470, source="distribution", warning="R470", sets={"pytorch": "<1.3"}, **OLD
     ),
-    "kepler gk210 (K80), Debian 12": Case(D12, ("Tesla K80",), PT, branch=470, toolkit="11.8.*", warning="PTX", sets={"pytorch": "<2.4"}, **OLD),
+    "kepler gk210 (K80), Debian 12": Case(
+        D12, ("Tesla K80",), PT, branch=470, toolkit="11.8.*", warning="PTX", sets={"pytorch": "<2.4"}, **OLD
+    ),
     "kepler gk210 (K80), TensorFlow": Case(D12, ("k80",), TF, branch=470, sets={"tensorflow": "cuda 11.8"}, **OLD),
     "kepler 3.0 (GTX 680) has no PyTorch any more": Case(
         D12, ("GeForce GTX 680",), PT, clash=("framework", "device"), because="no code for"

@@ -1,0 +1,52 @@
+# Copyright (c) Trainyard contributors
+# Simplified BSD License (see https://opensource.org/licenses/BSD-2-Clause)
+"""What Slurm says of its nodes."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+# scontrol adds who gave the reason and when.
+_REASON = re.compile(r" Reason=(?P<text>.*?)(?: \[[^\[\]]*@[^\[\]]*\])?(?: Comment=.*| Extra=.*)?$")
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node as Slurm's controller knows it.
+
+    Attributes:
+        name: its name in Slurm.
+        host: its host name.
+        flags: the parts of its state, such as ``{"IDLE", "DRAIN"}``.
+        reason: why it is drained or down; empty without one.
+    """
+
+    name: str
+    host: str
+    flags: frozenset[str]
+    reason: str
+
+    @property
+    def drains(self) -> bool:
+        """Whether no new job may start there."""
+        return bool(self.flags & {"DRAIN", "DRAINING", "DRAINED"})
+
+
+def parse_nodes(text: str) -> list[Node]:
+    """Read ``scontrol --oneliner show nodes``."""
+    found = []
+    for line in text.splitlines():
+        words = dict(word.partition("=")[::2] for word in line.split())
+        if not words.get("NodeName"):
+            continue
+        reason = _REASON.search(line.rstrip())
+        found.append(
+            Node(
+                name=words["NodeName"],
+                host=words.get("NodeHostName", words["NodeName"]),
+                flags=frozenset(re.split(r"[+*~#!%$@^-]", words.get("State", ""))) - {""},
+                reason=reason["text"].strip() if reason else "",
+            )
+        )
+    return found
