@@ -159,7 +159,7 @@ def run(steps: Sequence[Step]) -> int:
     """Run steps, the ones that may beside each other, and print what became of them; return 0 when all passed."""
     LOGS.mkdir(parents=True, mode=0o700, exist_ok=True)
     results: list[Result] = []
-    with ThreadPoolExecutor((os.cpu_count() or 1) + 1) as pool:  # one more than cores: they wait for nodes a lot
+    with ThreadPoolExecutor((os.cpu_count() or 1) + 2) as pool:  # more than cores: they wait for nodes a lot
         for future in as_completed([pool.submit(_run, step) for step in steps if not step.alone]):
             results.append(_show(future.result()))
     results += [_show(_run(step)) for step in steps if step.alone]

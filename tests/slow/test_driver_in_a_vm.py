@@ -142,7 +142,7 @@ def test_a_node_that_somebody_works_on_is_not_rebooted_when_idle_nodes_may_be(ma
 def test_an_idle_node_is_rebooted_and_the_play_goes_on_after_it(machine: Machine, tmp_path: Path) -> None:
     before = machine.boot_id()
     done = driver(machine, tmp_path, nvidia_driver_reboot="if_idle")
-    assert done.results["nvidia_driver : Reboot into the driver", "gpu"]["rebooted"], done.text
+    assert done.results["nvidia_driver : Reboot into the driver, one node after another", "gpu"]["rebooted"], done.text
     assert machine.boot_id() != before
     assert "nouveau" not in machine.ask("dmesg")
     assert_all_but_the_gpu_works(machine, done)
