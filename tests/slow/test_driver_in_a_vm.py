@@ -1,7 +1,7 @@
 """The driver on a machine with real boots: a power cut, nouveau at boot, reboots that are allowed or not, a held pair, a new kernel.
 
-The machine is virtual and has no GPU; `gpu_stand_in.py` stands for one on its bus. Modules are really built, and the kernel really tries
-to load them. The tests build on each other, in order.
+The machine is virtual and has no GPU; `gpu_stand_in.py` stands for one on its bus. Modules are really built, with objects that a compiler in
+a container made of the same sources, and the kernel really tries to load them. The tests build on each other, in order.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.slow import compiler_cache
 from tests.slow.vm import Machine
 from tests.support import Play, play
 
@@ -35,6 +36,7 @@ def machine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     try:
         machine.switch_on()
         machine.ask(f"update-grub && printf '{PIN}' > {LATER}")
+        compiler_cache.hand_over(machine)
         yield machine
     finally:
         machine.cut_power()
@@ -104,7 +106,7 @@ def test_a_power_cut_while_the_modules_are_built_is_healed_by_the_next_run(machi
     with ThreadPoolExecutor(1) as pool:
         cut = pool.submit(driver, machine, tmp_path)
         try:
-            building = "pgrep -x cc1 && ls /var/lib/dkms/nvidia-current/*/build/make.log"
+            building = "grep -q ccache /var/lib/dkms/nvidia-current/*/build/make.log"
             machine.wait_for(building, "nothing was built", seconds=PATIENCE, pause=10)
         finally:
             machine.cut_power()

@@ -37,9 +37,13 @@ def package_list(node: Lab) -> dict[str, str]:
 
 
 def state_of_disk(node: Lab) -> list[str]:
-    """Return the files where the driver has some; DKMS's signing key stays, since the firmware may know it."""
+    """Return the files where the driver has some.
+
+    DKMS's signing key stays, since the firmware may know it; and Debian leaves depmod's lists of a kernel whose headers alone were there.
+    """
     folders = "/etc/apt /etc/modprobe.d /etc/modules-load.d /etc/dkms /etc/nvidia /usr/src /var/lib/dkms /lib/modules"
-    return ask(node, f"find {folders} -not -type d -not -path '/var/lib/dkms/mok.*' 2>/dev/null | sort").splitlines()
+    others = "-not -path '/var/lib/dkms/mok.*' -not -path '/lib/modules/*/modules.*'"
+    return ask(node, f"find {folders} -not -type d {others} 2>/dev/null | sort").splitlines()
 
 
 def modules(node: Lab) -> dict[str, str]:
