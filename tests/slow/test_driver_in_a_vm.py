@@ -1,7 +1,7 @@
 """The driver on a machine with real boots: a power cut, nouveau at boot, reboots that are allowed or not, a held pair, a new kernel.
 
-The machine is virtual and has no GPU; `gpu_stand_in.py` stands for one on its bus. Modules are really built, with objects that a compiler in
-a container made of the same sources, and the kernel really tries to load them. The tests build on each other, in order.
+The machine is virtual and has no GPU; `gpu_stand_in.py` stands for one on its bus. Modules are really built, with objects that a compiler
+in a container made of the same sources, and the kernel really tries to load them. The tests build on each other, in order.
 """
 
 from __future__ import annotations
