@@ -22,6 +22,9 @@ LOCKS = (
 # dpkg's name for a package: no upper case, no option, no version.
 _NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9]+)?\Z")
 
+# How apt says that two sources of one repository trust different keys.
+_CLASH = re.compile(r"Conflicting values set for option Signed-By regarding source (?P<url>\S+)")
+
 # How apt and dpkg say that somebody else holds a lock.
 _LOCKED = re.compile(r"Could not get lock|Unable to (acquire|lock)|is another process using it|lock-frontend was locked", re.IGNORECASE)
 
@@ -63,6 +66,22 @@ def interrupted(updates: str = "/var/lib/dpkg/updates") -> bool:
         return any(name.isdigit() for name in os.listdir(updates))
     except FileNotFoundError:
         return False
+
+
+def advice(output: str) -> str:
+    """Return what to do where apt's own words do not say it, as a sentence; '' where they do."""
+    clash = _CLASH.search(output)
+    if not clash:
+        return ""
+    url = clash["url"].rstrip("/")
+    cure = (
+        "apply the play that brings the driver (ansible-playbook playbooks/gpu.yml), which sets the other ones aside"
+        if "nvidia" in url
+        else "remove all but one of them"
+    )
+    return (
+        f"Several files name {url} with different keys, and apt answers nobody until that ends. See which: grep -rl {url} /etc/apt; {cure}."
+    )
 
 
 def says_locked(output: str) -> bool:

@@ -242,9 +242,8 @@ class Packages:
                 continue
             if may_fail:
                 return False
-            self.module.fail_json(
-                msg=f"{purpose} failed ({' '.join(command)}): {(errors or output).strip()[-1200:]}", rc=rc, stdout=output, stderr=errors
-            )
+            said = f"{purpose} failed ({' '.join(command)}): {(errors or output).strip()[-1200:]}"
+            self.module.fail_json(msg=f"{said} {apt.advice(errors)}".strip(), rc=rc, stdout=output, stderr=errors)
 
     def heal(self) -> None:
         """Finish what an interrupted dpkg left."""

@@ -158,3 +158,12 @@ def test_candidates_are_packages_that_could_be_installed() -> None:
         "left:\n  Installed: (none)\n  Candidate: (none)\n  Version table:\nnew:\n  Installed: (none)\n  Candidate: 1\n  Version table:\n"
     )
     assert apt.parse_candidates(output) == {"bash", "new"}
+
+
+def test_sources_that_clash_are_explained_and_what_apt_explains_itself_is_not() -> None:
+    clash = "E: Conflicting values set for option Signed-By regarding source {0} /: /a.gpg != /b.gpg"
+    vendor = apt.advice(clash.format("https://developer.download.nvidia.com/compute/cuda/repos/debian12/x86_64/"))
+    assert "grep -rl https://developer.download.nvidia.com/compute/cuda/repos/debian12/x86_64 /etc/apt" in vendor
+    assert "playbooks/gpu.yml" in vendor
+    assert apt.advice(clash.format("https://packages.example.org/debian/")).endswith("remove all but one of them.")
+    assert apt.advice("E: Unable to locate package nonesuch") == ""
