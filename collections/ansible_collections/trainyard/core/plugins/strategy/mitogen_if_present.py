@@ -80,6 +80,8 @@ else:
             if (os.cpu_count() or 1) < 4:
                 affinity.policy = affinity.Policy()
             loader.filter_loader.get("trainyard.core.environments")  # loads all filters, each process would
+            # Python looks for garbage after every 700 new objects; templating makes thousands, and nearly all of it is no garbage.
+            gc.set_threshold(100_000, 20, 100)
             gc.freeze()  # else the garbage collector makes each process copy the memory of this one
             return super().run(iterator, play_context, result)
 
