@@ -47,7 +47,7 @@ def test_no_reason_holds_a_part_of_the_password() -> None:
 
 def test_the_question_carries_the_password_whatever_it_holds() -> None:
     odd = "quote\" back\\slash 'single' $HOME \u2603"
-    assert json.loads(passwords.question(odd, "old", True)) == {"password": odd, "hash": "old", "only_look": True}
+    assert json.loads(passwords.question(odd, "old", True)) == {"password": odd, "hash": "old", "only_look": True, "cost": passwords.COST}
 
 
 def test_answers_of_the_hasher() -> None:
