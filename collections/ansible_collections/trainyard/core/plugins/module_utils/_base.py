@@ -89,6 +89,11 @@ def user_problems(users: Sequence[Mapping[str, Any]], keys_only: bool) -> list[s
 
 def mirror_problem(mirror: str, mirrors: Mapping[str, Any]) -> str:
     """Say why ``base_package_mirror`` names no mirror; '' when it does."""
+    if re.match(r"https?://[^\s/]*@", mirror):
+        return (
+            "base_package_mirror: a URL with a password would stand in a file that everybody may read. "
+            "Give it without, and put the password into /etc/apt/auth.conf.d on the nodes."
+        )
     if not mirror or mirror in mirrors or re.match(r"https?://[^\s/]+", mirror):
         return ""
     return (
@@ -139,6 +144,11 @@ def components(sources: Iterable[str]) -> list[str]:
                 found.update(words[3:])
     order = ["main", "restricted", "universe", "multiverse", "contrib", "non-free", "non-free-firmware"]
     return sorted(found or {"main"}, key=lambda word: (order.index(word) if word in order else len(order), word))
+
+
+def security_archive(distribution: str, main: str) -> str:
+    """Return where a mirror of the whole archive has the security updates: Debian's lie beside the rest, Ubuntu's among it."""
+    return main.rstrip("/") + "-security" if distribution == "debian" else main
 
 
 def mirror_sources(distribution: str, codename: str, main: str, security: str, parts: Sequence[str]) -> str:

@@ -18,7 +18,9 @@ options:
     type: str
     required: true
   security_url:
-    description: URL of its security archive; O(url) where it is empty.
+    description:
+      - URL of its security archive. Where it is empty, that is O(url) for Ubuntu, and O(url) with C(-security) after it for Debian,
+        as mirrors of the whole archive have it.
     type: str
     default: ''
   distribution:
@@ -85,8 +87,9 @@ def main() -> None:
     before = OURS.read_text() if OURS.is_file() else ""
     after = ""
     if url:
+        security = module.params["security_url"] or base.security_archive(distribution, url)
         parts = base.components([path.read_text() for path in there] + [_aside(path).read_text() for path in saved])
-        after = base.mirror_sources(distribution, module.params["codename"], url, module.params["security_url"] or url, parts)
+        after = base.mirror_sources(distribution, module.params["codename"], url, security, parts)
     changed = before != after or bool(there if url else saved)
     if changed and not module.check_mode:
         if url:

@@ -91,6 +91,17 @@ def test_components_are_read_from_both_formats() -> None:
     assert base.components([]) == ["main"]
 
 
+def test_security_updates_lie_where_mirrors_have_them() -> None:
+    assert base.security_archive("debian", "https://m/debian/") == "https://m/debian-security"
+    assert base.security_archive("ubuntu", "https://m/ubuntu") == "https://m/ubuntu"
+
+
+def test_a_mirror_with_a_password_is_refused_without_showing_it() -> None:
+    said = base.mirror_problem("https://alice:tweet@m/debian", {})
+    assert said.startswith("base_package_mirror: a URL with a password")
+    assert "tweet" not in said
+
+
 def test_the_mirrors_file_names_archive_security_suites_and_keyring() -> None:
     text = base.mirror_sources("debian", "bookworm", "http://m/debian", "http://m/debian-security", ["main", "contrib"])
     assert "URIs: http://m/debian\nSuites: bookworm bookworm-updates\nComponents: main contrib\n" in text
