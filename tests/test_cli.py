@@ -92,6 +92,37 @@ def test_where_the_kernel_uses_apparmor_docker_gets_its_parser_too(monkeypatch: 
     assert asked.pop()["apparmor_parser"] == "apparmor"
 
 
+def test_docker_is_started_by_hand_where_the_service_manager_cannot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(containers, "_answering_client", lambda: "a client" if started else None)
+    monkeypatch.setattr(containers, "install", lambda _programs: None)
+    monkeypatch.setattr(containers, "SYSTEMD", tmp_path)
+    monkeypatch.setattr(containers, "DAEMON_LOG", tmp_path / "log")
+    monkeypatch.setattr(containers.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(containers.subprocess, "run", lambda words, **_more: subprocess.CompletedProcess(words, 1))
+    monkeypatch.setattr(containers.subprocess, "Popen", lambda words, **_more: started.append(words))
+    assert containers.connect() == "a client"
+    assert started == [["dockerd"]]
+
+
+def test_down_installs_no_docker_and_leaves_the_wheels_that_somebody_put_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(containers, "connect", lambda: pytest.fail("Docker is asked for"))
+    monkeypatch.setattr(containers, "_answering_client", lambda: None)
+    monkeypatch.setattr(containers.shutil, "which", lambda _program: None)
+    said: list[str] = []
+    wheels = tmp_path / "lab" / "wheelhouse"
+    lab = containers.Lab("nowhere", ["head"], tmp_path / "lab", mounts={wheels: "/srv/wheelhouse"}, say=said.append)
+    (wheels / "nested").mkdir(parents=True)
+    (tmp_path / "lab" / "secrets").mkdir()
+    (tmp_path / "lab" / "id_ed25519").write_text("")
+    lab.down()
+    assert [path.name for path in (tmp_path / "lab").iterdir()] == ["wheelhouse"]
+    assert said == [f"{wheels} is not empty and stays"]
+    (wheels / "nested").rmdir()
+    lab.down()
+    assert not (tmp_path / "lab").exists()
+
+
 def test_a_changed_recipe_makes_another_image(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     before = containers.Image("bookworm").tag
     assert before != containers.Image("trixie").tag
@@ -104,7 +135,8 @@ def test_a_changed_recipe_makes_another_image(monkeypatch: pytest.MonkeyPatch, t
 def test_what_cannot_be_installed_is_named_with_the_command_that_helps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(system.os, "geteuid", lambda: 1000)
     with pytest.raises(
-        TrainyardError, match=r"Not installed: docker.io. Install with: sudo apt-get install -y --no-install-recommends docker.io"
+        TrainyardError,
+        match=r"Not installed: docker.io. Install with .*, on Debian and Ubuntu: sudo apt-get install -y --no-install-recommends docker.io",
     ):
         system.install({"no-such-program-dockerd": "docker.io"})
 

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ ADMIN = "admin"
 RECIPE = REPOSITORY / "images" / "node" / "Dockerfile"
 DAEMON_LOG = Path("/var/log/trainyard-dockerd.log")
 BOOT_SECONDS = 90
+SYSTEMD = Path("/run/systemd/system")
 APPARMOR = Path("/sys/module/apparmor/parameters/enabled")
 INOTIFY_INSTANCES = Path("/proc/sys/fs/inotify/max_user_instances")
 INOTIFY_WANTED = 1024  # each systemd takes several; the kernel's default of 128 stops at about 22 containers
@@ -55,9 +57,7 @@ def connect() -> docker.DockerClient:
             "`sudo usermod -aG docker $USER`, then log in anew."
         )
     install({"dockerd": "docker.io", "iptables": "iptables", **({"apparmor_parser": "apparmor"} if _apparmor_is_on() else {})})
-    if Path("/run/systemd/system").is_dir():
-        subprocess.run(["systemctl", "start", "docker"], check=False, capture_output=True)
-    else:
+    if not SYSTEMD.is_dir() or subprocess.run(["systemctl", "start", "docker"], check=False, capture_output=True).returncode:
         with DAEMON_LOG.open("ab") as log:
             subprocess.Popen(["dockerd"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
     deadline = time.monotonic() + 60
@@ -190,8 +190,10 @@ class Lab:
     mounts: Mapping[Path, str] = field(default_factory=dict)
     say: Say = print
 
-    def __post_init__(self) -> None:
-        self.client = connect()
+    @cached_property
+    def client(self) -> docker.DockerClient:
+        """Return a client of the daemon, which is installed and started when it is first asked for."""
+        return connect()
 
     @property
     def key(self) -> Path:
@@ -216,17 +218,36 @@ class Lab:
         self._write_ssh_files()
 
     def down(self, *, images: bool = False) -> None:
-        """Remove the containers, their network, the state folder and, where asked, the images that nobody else uses."""
+        """Remove the containers, their network, our files in the state folder and, where asked, the images that nobody else uses.
+
+        Where there is no Docker, none is installed for it; what somebody put into a folder that the nodes see stays.
+        """
+        if shutil.which("dockerd") or _answering_client():
+            self._remove_objects(images)
+        for entry in self.state.iterdir() if self.state.is_dir() else ():
+            if entry.resolve() in {source.resolve() for source in self.mounts}:
+                with suppress(OSError):
+                    entry.rmdir()
+                    continue
+                self.say(f"{entry} is not empty and stays")
+            elif entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+        with suppress(OSError):
+            self.state.rmdir()
+
+    def _remove_objects(self, images: bool) -> None:
         for container in self._containers():
             container.remove(force=True, v=True)
             _remove_cgroup(str(container.name))
         for network in self.client.networks.list(filters={"label": f"{LABEL}={self.name}"}):
             network.remove()
         if images:
-            for tag in (self.image.tag, self.image.base):
+            older = [tag for image in self.client.images.list(name="trainyard/node") for tag in image.tags]
+            for tag in (*(tag for tag in older if tag.startswith(f"trainyard/node:{self.image.release}-")), self.image.base):
                 with suppress(ImageNotFound, APIError):  # another lab may still run on it
                     self.client.images.remove(tag)
-        shutil.rmtree(self.state, ignore_errors=True)
 
     def execute(self, node: str, command: Sequence[str], *, check: bool = True) -> str:
         """Run a command as root in a node, beside SSH, and return what it printed.
