@@ -76,12 +76,14 @@ def _online(catalog: Catalog, name: str, host: Mapping[str, Any]) -> Node:
     driver = (info.get("nvidia_smi") or {}).get("driver_version") or (info.get("modules") or {}).get("version") or ""
     gpus = [f"10de:{device['device']}" for device in info.get("pci") or [] if not device.get("virtual_function")]
     kernel = (info.get("kernels") or {}).get("next") or ""  # none where none could be booted, as in a container
-    return _node(catalog, name, system, gpus, driver=driver, kernel=kernel, secure_boot=info.get("secure_boot") == "enabled")
+    flavour = (info.get("modules") or {}).get("flavour") or ""
+    signed_only = info.get("secure_boot") == "enabled"
+    return _node(catalog, name, system, gpus, driver=driver, kernel=kernel, secure_boot=signed_only, flavour=flavour)
 
 
-def _node(catalog: Catalog, name: str, system: str, gpus: Sequence[str], *, driver: str, kernel: str, secure_boot: bool = False) -> Node:
+def _node(catalog: Catalog, name: str, system: str, gpus: Sequence[str], **more: Any) -> Node:
     try:
-        return node_of(catalog, name, str(system), [str(gpu) for gpu in gpus], str(driver), secure_boot, str(kernel))
+        return node_of(catalog, name, str(system), [str(gpu) for gpu in gpus], **more)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
 

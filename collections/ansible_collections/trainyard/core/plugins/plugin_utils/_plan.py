@@ -25,8 +25,8 @@ DEVICES = ("", "gpu", "cpu", "any")
 
 @dataclass(frozen=True)
 class Node:
-    """A machine: its GPUs, its operating system, the driver it has now ("" none), whether it boots signed modules only, and the line of the
-    kernel that it boots ("" the system's own)."""
+    """A machine: its GPUs, its operating system, the driver it has now ("" none), whether it boots signed modules only, the line of the
+    kernel that it boots ("" the system's own), and the flavour of the kernel module that is loaded ("" not known)."""
 
     name: str
     system: System
@@ -34,6 +34,7 @@ class Node:
     driver: str = ""
     secure_boot: bool = False
     own_kernel: str = ""
+    flavour: str = ""
 
     @property
     def kernel(self) -> str:

@@ -111,7 +111,7 @@ def _node(catalog: Catalog, plan: NodePlan, locks: Sequence[Lock]) -> dict[str, 
             "sources": [
                 source.name
                 for source in plan.node.system.sources
-                if driver.source in {"installed", source.name} and source.offer(driver.branch)
+                if driver.source in {"installed", source.name} and driver.modules in (source.offer(driver.branch) or ("", ()))[1]
             ],
             "signed_modules": driver.signed,
             "keep": driver.source == "installed",

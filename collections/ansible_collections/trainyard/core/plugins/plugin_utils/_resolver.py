@@ -238,7 +238,8 @@ class _Fleet:
                 reasons.append(Reason(words, wheel_set.minimum_fact))
                 break
         titles = " and ".join(dict.fromkeys(gpu.architecture.title for gpu in node.gpus))
-        reasons.append(Reason(f"{driver.modules} kernel module: what drives {titles}", node.gpus[0].architecture.fact))
+        loaded = f"it is loaded, and drives {titles}" if driver.source == "installed" and node.flavour else f"what drives {titles}"
+        reasons.append(Reason(f"{driver.modules} kernel module: {loaded}", node.gpus[0].architecture.fact))
         return reasons
 
     def _node_toolkits(

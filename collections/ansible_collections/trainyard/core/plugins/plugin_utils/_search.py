@@ -11,7 +11,7 @@ and could still not say in the field's words why something was left out, which i
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ansible_collections.trainyard.core.plugins.plugin_utils._gpu_catalog import (
@@ -50,6 +50,7 @@ class Search:
             node.driver,
             node.secure_boot,
             node.kernel,
+            node.flavour,
             environments,
         )
 
@@ -131,15 +132,18 @@ class Search:
         number = int(version(node.driver).major)
         unknown = DriverBranch(number, "new_feature", "", node.driver, ("open", "proprietary"), Fact("the node itself", "", "measured"))
         branch = next((row for row in self.catalog.branches if row.branch == number), unknown)
-        problem = self._branch_problem(branch, node, flavours) if flavours else None
+        if node.flavour:  # what is loaded is there, whatever the branch's row says of it
+            branch = replace(branch, modules=(node.flavour,))
+        problem = self._branch_problem(branch, node, [node.flavour] if node.flavour else flavours) if flavours else None
+        if not problem and node.flavour and node.flavour not in flavours:
+            problem = Reason(f"driver {node.driver} is installed with the {node.flavour} kernel module, wanted is {' or '.join(flavours)}")
         if not problem and not self._driver_pinned(branch, node.driver):
             problem = Reason(f"driver {self.wishes.pin('driver')} is asked for, {node.driver} is installed")
         installed = []
         if problem:
             why_not.append(problem)
         elif flavours:
-            modules = next(flavour for flavour in flavours if flavour in branch.modules)
-            installed = [Driver(branch, node.driver, modules, "installed")]
+            installed = [Driver(branch, node.driver, self._flavour_there(node, branch, flavours), "installed")]
         if never:
             if not installed:
                 why_not.append(Reason(f"the installed driver {node.driver} may not be changed (driver policy: never)"))
@@ -148,6 +152,19 @@ class Search:
             newer = [driver for driver in found if driver.age > version(node.driver)]
             return newer + installed + [driver for driver in found if driver not in newer]
         return installed + found
+
+    def _flavour_there(self, node: Node, branch: DriverBranch, flavours: Sequence[str]) -> str:
+        """Return the flavour of an installed driver: the loaded one, else the one that would have been planned with this branch.
+
+        The role that brought it is told this flavour again on every run, so it has to be one that the driver's source has.
+        """
+        fitting = [flavour for flavour in flavours if flavour in branch.modules]
+        for source in node.system.sources if not node.flavour else ():
+            offer = source.offer(branch) if not self.wishes.sources or source.name in self.wishes.sources else None
+            for flavour in fitting:
+                if offer and flavour in offer[1]:
+                    return flavour
+        return fitting[0]
 
     def flavours(self, node: Node, why_not: list[Reason]) -> list[str]:
         """Return the flavours of kernel module that drive all GPUs of a node, the preferred one first."""

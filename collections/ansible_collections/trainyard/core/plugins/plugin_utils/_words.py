@@ -72,9 +72,16 @@ def _as_locked(catalog: Catalog, nodes: Sequence[Node], wishes: Wishes, today: s
 
 
 def node_of(
-    catalog: Catalog, name: str, system: str, gpus: Sequence[str] = (), driver: str = "", secure_boot: bool = False, kernel: str = ""
+    catalog: Catalog,
+    name: str,
+    system: str,
+    gpus: Sequence[str] = (),
+    driver: str = "",
+    secure_boot: bool = False,
+    kernel: str = "",
+    flavour: str = "",
 ) -> Node:
-    """Return a node from words; ``kernel`` is as ``uname -r`` prints it, or its beginning.
+    """Return a node from words; ``kernel`` is as ``uname -r`` prints it, or its beginning, ``flavour`` that of the loaded module.
 
     Raises:
         ValueError: the operating system, a GPU, the driver's version or the kernel's means nothing.
@@ -84,7 +91,8 @@ def node_of(
     line = re.match(r"\d+\.\d+", kernel)
     if kernel and not line:
         raise ValueError(f"kernel: '{kernel}' is no version such as 6.12 or 6.1.0-40-amd64.")
-    return Node(name, catalog.system(system), tuple(catalog.gpu(word) for word in gpus), driver, secure_boot, line[0] if line else "")
+    system_row, cards = catalog.system(system), tuple(catalog.gpu(word) for word in gpus)
+    return Node(name, system_row, cards, driver, secure_boot, line[0] if line else "", flavour if driver else "")
 
 
 def wishes_of(catalog: Catalog, nodes: Sequence[Node], words: Mapping[str, Any]) -> tuple[Wishes, ...]:

@@ -15,9 +15,9 @@ FOLDER = next(path for path in Path(__file__).resolve().parents if (path / "role
 CATALOG = load(str(FOLDER))
 
 
-def machine(system: str, *gpus: str, driver: str = "", name: str = "node", kernel: str = "") -> Node:
+def machine(system: str, *gpus: str, driver: str = "", name: str = "node", kernel: str = "", flavour: str = "") -> Node:
     """Return a node."""
-    return node_of(CATALOG, name, system, gpus, driver, kernel=kernel)
+    return node_of(CATALOG, name, system, gpus, driver, kernel=kernel, flavour=flavour)
 
 
 def ask(nodes: Sequence[Node], *frameworks: Any, **words: Any) -> Answer:

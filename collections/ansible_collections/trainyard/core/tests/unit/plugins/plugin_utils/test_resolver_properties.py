@@ -35,7 +35,8 @@ def fleets(draw: st.DrawFn, largest: int = 4) -> list[Node]:
         cards = draw(st.lists(st.sampled_from(CARDS), max_size=2))
         driver = draw(st.sampled_from(("", "", "470.256.02", "535.309.01", "580.95.05", "625.1.1"))) if cards else ""
         kernel = draw(st.sampled_from(("", "", "6.9", "6.16.3+deb13-amd64", "7.0")))
-        made.append(machine(draw(st.sampled_from(SYSTEMS)), *cards, driver=driver, name=f"node{number}", kernel=kernel))
+        flavour = draw(st.sampled_from(("", "open", "proprietary")))
+        made.append(machine(draw(st.sampled_from(SYSTEMS)), *cards, driver=driver, name=f"node{number}", kernel=kernel, flavour=flavour))
     return made
 
 
@@ -76,6 +77,7 @@ def check(node: NodePlan, wishes: Wishes) -> None:
         assert fits(driver.version or str(branch), wishes.pin("driver"))
         if driver.source == "installed":
             assert driver.version == node.node.driver
+            assert driver.modules == (node.node.flavour or driver.modules)
         else:
             assert wishes.policy != "never"
             assert not wishes.sources or driver.source in wishes.sources
