@@ -149,8 +149,8 @@ class Search:
                 why_not.append(Reason(f"the installed driver {node.driver} may not be changed (driver policy: never)"))
             return installed
         if self.wishes.policy == "newest":
-            newer = [driver for driver in found if driver.age > version(node.driver)]
-            return newer + installed + [driver for driver in found if driver not in newer]
+            # Measured by the preferred one: were any newer branch enough, each run would climb to the next.
+            return [*found, *installed] if found and found[0].age > version(node.driver) else [*installed, *found]
         return installed + found
 
     def _flavour_there(self, node: Node, branch: DriverBranch, flavours: Sequence[str]) -> str:

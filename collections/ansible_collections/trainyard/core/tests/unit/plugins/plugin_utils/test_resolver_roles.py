@@ -115,7 +115,7 @@ def test_every_generation_is_among_the_cards() -> None:
 def test_a_planned_driver_is_refused_by_no_role_and_planned_again_once_it_is_there(card: str, system: str) -> None:
     for sources in SOURCES:
         for modules in ("", "open", "proprietary"):
-            for policy in ("if_needed",):
+            for policy in ("if_needed", "newest"):
                 words = {"plan_driver_modules": modules, "plan_driver_policy": policy}
                 first = planned(system, CARDS[card], sources, **words)
                 if first["problems"]:
