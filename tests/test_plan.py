@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.trainyard.core.plugins.plugin_utils._fleet_plan import fleet_plan
-from ansible_collections.trainyard.core.plugins.plugin_utils._fleet_words import fleet
+from ansible_collections.trainyard.core.plugins.plugin_utils._fleet_words import NAMES, fleet
 
 from trainyard import catalog, cli
 
@@ -44,6 +44,24 @@ def test_offline_an_inventorys_own_words_are_believed(tmp_path: Path, capsys: py
     assert answer["fleet"]["held_back"][0]["by"] == ["old"]
 
 
+def test_offline_the_kernel_and_secure_boot_are_believed_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = {"plan_os": "debian-12", "plan_gpus": ["A100"], "plan_kernel": "6.17.13+deb12-amd64", "plan_secure_boot": True}
+    status, out, _err = plan(["-i", inventory(tmp_path, {"a": words}, **WISHES), "--offline", "--json"], capsys)
+    assert status == 0
+    node = json.loads(out)["nodes"]["a"]
+    assert node["kernel"] == "6.17"
+    assert any("Secure Boot is on" in warning for warning in node["warnings"])
+    inventory(tmp_path, {"a": words}, **WISHES, plan_driver_sources=["distribution"])
+    status, out, _err = plan(["-i", str(tmp_path / "hosts.yml"), "--offline"], capsys)
+    assert (status, "tested with kernels up to 6.16 in Debian 12, and 6.17 boots" in out) == (2, True), out
+
+
+def test_every_word_of_the_role_is_read_and_every_word_that_is_read_is_the_roles() -> None:
+    role = Path(__file__).parents[1] / "roles/plan"
+    options = yaml.safe_load((role / "meta/argument_specs.yml").read_text())["argument_specs"]["main"]["options"]
+    assert set(NAMES) == set(yaml.safe_load((role / "defaults/main.yml").read_text())) == set(options)
+
+
 def test_nodes_that_get_the_same_stand_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     hosts = {**HOSTS, "gpu2": HOSTS["gpu1"]}
     status, out, _err = plan(["-i", inventory(tmp_path, hosts, **WISHES), "--offline"], capsys)
@@ -74,6 +92,8 @@ def test_a_conflict_ends_with_2_and_names_the_nodes(tmp_path: Path, capsys: pyte
         ({"a": {"plan_os": "debian-21"}}, WISHES, 64, "a: os: 'debian-21' is not known. Known ones that are near: debian-13"),
         ({"a": {"plan_os": "debian-12", "plan_gpus": ["RTX 4091"]}}, WISHES, 64, "a: gpu: 'RTX 4091' is not known"),
         ({"a": {"plan_os": "debian-12"}}, {"plan_environments": ["pytroch"]}, 64, "pytorch"),
+        ({"a": {"plan_os": "debian-12", "plan_secure_boot": "no"}}, WISHES, 64, "plan_secure_boot: 'no' on a is neither true nor false."),
+        ({"a": {"plan_os": "debian-12", "plan_kernel": "new"}}, WISHES, 64, "a: kernel: 'new' is no version such as 6.12"),
         ({"a": {"plan_os": "debian-12"}}, {}, 1, "wants nothing planned: set plan_environments"),
         (
             {"a": {"plan_os": "debian-12", "plan_pins": {"cuda": "12"}}, "b": {"plan_os": "debian-12"}},

@@ -45,6 +45,16 @@ def test_a_conflict_is_explained_with_the_way_out(capsys: pytest.CaptureFixture[
     assert "torch==2.14" in said
 
 
+def test_kernel_and_secure_boot_are_words_too(capsys: pytest.CaptureFixture[str]) -> None:
+    machine = ["resolve", "--gpu", "a100", "--os", "debian-12", "--kernel", "6.17.13+deb12-amd64", "--secure-boot"]
+    assert cli.main([*machine, "--json"]) == 0
+    node = json.loads(capsys.readouterr().out)["nodes"]["this machine"]
+    assert node["kernel"] == "6.17"
+    assert any("Secure Boot is on" in warning for warning in node["warnings"])
+    assert cli.main([*machine, "--driver-source", "distribution"]) == 2
+    assert "and 6.17 boots" in capsys.readouterr().out
+
+
 def test_a_conflict_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["resolve", "--gpu", "gtx 1080", "--gpu", "rtx 5090", "--os", "ubuntu-24.04", "--framework", "pytorch", "--json"]) == 2
     answer = json.loads(capsys.readouterr().out)

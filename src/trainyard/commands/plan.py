@@ -22,7 +22,7 @@ PLAYBOOK = "playbooks/plan.yml"
 EXAMPLES = """\
 examples:
   ./trainyard plan -i inventory/mylab               ask the nodes what they are; change nothing
-  ./trainyard plan -i inventory/mylab --offline     believe the inventory: plan_os, plan_gpus, plan_driver
+  ./trainyard plan -i inventory/mylab --offline     believe the inventory: plan_os, plan_gpus, plan_driver, plan_kernel
   ./trainyard plan -i inventory/mylab --json | jq .fleet
 
 What is wanted stands in the inventory: plan_environments, plan_pins and others, see roles/plan/README.md.

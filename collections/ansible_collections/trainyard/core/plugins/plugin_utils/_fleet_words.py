@@ -14,7 +14,7 @@ from ansible_collections.trainyard.core.plugins.plugin_utils._words import node_
 PREFIX = "plan_"
 FLEET_WIDE = ("pins", "profile", "device", "driver_policy", "driver_modules", "driver_sources")
 """Wishes that hold for all nodes, since one plan is made for all of them."""
-NAMES = tuple(PREFIX + key for key in (*FLEET_WIDE, "environments", "os", "gpus", "driver"))
+NAMES = tuple(PREFIX + key for key in (*FLEET_WIDE, "environments", "os", "gpus", "driver", "kernel", "secure_boot"))
 """The variables of an inventory that are read here."""
 
 
@@ -29,8 +29,8 @@ def fleet(catalog: Catalog, hosts: Mapping[str, Mapping[str, Any]], *, offline: 
     Args:
         catalog: the rows.
         hosts: by the host's name its variables ``plan_*``, and what it said of itself: ``ansible_facts`` and ``gpu_info``.
-        offline: the inventory's own words (``plan_os``, ``plan_gpus``, ``plan_driver``, ``plan_kernel``) stand for what the hosts
-            would say.
+        offline: the inventory's own words (``plan_os``, ``plan_gpus``, ``plan_driver``, ``plan_kernel``, ``plan_secure_boot``) stand for
+            what the hosts would say.
 
     Raises:
         ValueError: a word means nothing, or hosts differ in what has to hold for all.
@@ -65,7 +65,10 @@ def _offline(catalog: Catalog, name: str, host: Mapping[str, Any]) -> Node:
     if not host.get(f"{PREFIX}os"):
         raise ValueError(f"{PREFIX}os: it is not known what {name} runs. Say it in the inventory, such as ubuntu-24.04.")
     driver, kernel = (str(host.get(PREFIX + key) or "") for key in ("driver", "kernel"))
-    return _node(catalog, name, host[f"{PREFIX}os"], host.get(f"{PREFIX}gpus") or [], driver=driver, kernel=kernel)
+    said = host.get(f"{PREFIX}secure_boot") or False
+    if not isinstance(said, bool):  # "no" in quotes is a text, and so true in Python
+        raise ValueError(f"{PREFIX}secure_boot: {said!r} on {name} is neither true nor false.")
+    return _node(catalog, name, host[f"{PREFIX}os"], host.get(f"{PREFIX}gpus") or [], driver=driver, kernel=kernel, secure_boot=said)
 
 
 def _online(catalog: Catalog, name: str, host: Mapping[str, Any]) -> Node:
