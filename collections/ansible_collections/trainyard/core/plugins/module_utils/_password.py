@@ -67,8 +67,8 @@ def _made_of_known_words(letters: str) -> bool:
     return bool(letters) and len(letters) in reachable
 
 
-# What the OWASP cheat sheet on password storage recommends for Argon2id (read 2026-11-21): 19 MiB, 2 passes, 1 lane. Every run asks on every
-# node whether the hash is still the password's, so more would be paid for each time; weak passwords are refused on ports that are open.
+# What the OWASP cheat sheet on password storage recommends for Argon2id (read 2026-11-21): 19 MiB, 2 passes, 1 lane. Every run asks on
+# every node whether the hash is still the password's, so more would be paid each time; weak passwords are refused on ports that are open.
 COST = {"memory_cost": 19456, "time_cost": 2, "parallelism": 1}
 
 # Runs in an interpreter that has argon2-cffi; both the question and the answer go through pipes.

@@ -17,23 +17,29 @@ import csv
 import ctypes
 import fcntl
 import hashlib
+import http.client
 import json
 import os
 import re
 import shutil
+import ssl
 import subprocess
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 MARKER = ".trainyard-env.json"
 LOCK_COPY = ".trainyard-lock.txt"
 INSTALLER, CACHE, GUARD = ".uv", ".cache", ".lock"  # beside the environments, so that wheels and environments share one file system
 NO_INDEX = "none"
+INDEX_TRIES = 4  # as uv does
 BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
 PASSED_ON = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 OWN_TOP_LEVEL = {"__pycache__", "_virtualenv.py", "_virtualenv.pth"}  # made by `uv venv`, recorded by nobody
@@ -302,6 +308,32 @@ def _last_words(text: str) -> str:
     return " ".join(text.split())[-600:]
 
 
+def index_problem(url: str, tries: int = INDEX_TRIES, pause: float = 2) -> str:
+    """Return why an index of packages cannot be asked, '' where anything answers there that is no server in trouble.
+
+    Credentials are not sent, and an untrusted certificate does not count: on a new node its authority may be yet to come.
+    """
+    parts = urlsplit(url)
+    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    problem = ""
+    for attempt in range(tries):
+        try:
+            with urllib.request.urlopen(bare, timeout=20):
+                return ""
+        except urllib.error.HTTPError as error:
+            if error.code < 500:
+                return ""
+            problem = f"answers with HTTP {error.code}"
+        except (OSError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", error)
+            if isinstance(reason, ssl.SSLCertVerificationError):
+                return ""
+            problem = f"does not answer: {reason}"
+        if attempt + 1 < tries:
+            time.sleep(pause)
+    return f"{problem} ({tries} tries)"
+
+
 def readable(size: float) -> str:
     """Return a number of bytes for people."""
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{max(1, round(size / 1e6))} MB"
@@ -561,7 +593,14 @@ class Environments:
     def check(self, wishes: Sequence[Wanted]) -> int:
         """Look, without looking at single files, whether all can be made, and return the bytes that it will take."""
         states = [(wanted, self.look(wanted, closely=False)) for wanted in wishes if wanted.present]
-        return self.check_room([(wanted, state) for wanted, state in states if state.plan])
+        to_do = [(wanted, state) for wanted, state in states if state.plan]
+        size = self.check_room(to_do)
+        if to_do and self.settings.index_url not in ("", NO_INDEX):
+            problem = index_problem(self.settings.index_url)
+            if problem:
+                ways = f"{self.settings.owner}_index_url: {without_credentials(self.settings.index_url)}"
+                raise PythonEnvError(f"{ways} {problem}. See that the node reaches it, or name another index.")
+        return size
 
     # Doing
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import http.server
 import json
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from ansible_collections.trainyard.core.plugins.module_utils import _python_env as core
@@ -510,6 +513,48 @@ class TestCompiled:
         known = core.compiled([str(sites[0])])
         assert [known.get(inode) for _source, inode in sorted(core.sources(str(sites[1])))] == [str(done), None]
         assert [Path(source).name for source, _inode in core.sources(str(sites[0]))] == ["a.py"], "tests are left out"
+
+
+class Broken(http.server.BaseHTTPRequestHandler):
+    """An index in trouble, then one that wants a password."""
+
+    statuses: ClassVar[list[int]] = []
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.asked.append(str(self.headers.get("Authorization")))
+        self.send_response(self.statuses.pop(0))
+        self.end_headers()
+
+    def log_message(self, *_words: object) -> None:
+        """Say nothing."""
+
+
+@pytest.mark.parametrize(
+    "statuses, problem",
+    [([503, 503], "answers with HTTP 503 (2 tries)"), ([503, 200], ""), ([404], ""), ([401], "")],
+)
+def test_whether_an_index_answers(statuses: list[int], problem: str) -> None:
+    server = http.server.HTTPServer(("127.0.0.1", 0), Broken)
+    Broken.statuses, Broken.asked = [*statuses], []
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        assert core.index_problem(f"http://alice:tweet@127.0.0.1:{server.server_port}/simple", 2, 0) == problem
+        assert set(Broken.asked) == {"None"}, "no password is sent"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_an_index_that_nobody_serves_is_named_before_anything_is_installed(envs: FakeUv, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(core.time, "sleep", lambda _seconds: None)
+    envs.settings = core.Settings(**{**envs.settings.__dict__, "index_url": "http://alice:tweet@127.0.0.1:9/simple"})
+    with pytest.raises(core.PythonEnvError, match=r"x_index_url: http://127.0.0.1:9/simple does not answer: .*refused.* \(4 tries\)"):
+        envs.check([wanted()])
+    envs.settings = core.Settings(**{**envs.settings.__dict__, "index_url": ""})
+    actions(envs, wanted())
+    envs.settings = core.Settings(**{**envs.settings.__dict__, "index_url": "http://127.0.0.1:9/simple"})
+    assert envs.check([wanted()]) == 0, "where all is there nobody is asked"
 
 
 def test_credentials_are_left_out_of_what_is_said() -> None:

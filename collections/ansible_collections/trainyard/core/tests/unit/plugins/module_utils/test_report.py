@@ -178,7 +178,7 @@ def test_a_long_message_is_cut() -> None:
         ("E: dpkg was interrupted, you must manually run 'dpkg --configure -a'", "apt-get -f install"),
         ("OSError: [Errno 28] No space left on device", "df -h"),
         ("Temporary failure resolving 'deb.example.org'", "base_package_mirror"),
-        ("error sending request for url (https://pypi.example.org/simple/numpy/)", "framework_env_index"),
+        ("error sending request for url (https://pypi.example.org/simple/numpy/)", "framework_env_index_url`)"),
         ("certificate verify failed: unable to get local issuer certificate", "base_ca_certificates"),
         ("2 of 5 environments are not proven to train.\njax: ...", "with each environment"),
         ("'jupyter_password' is undefined", "group_vars"),
