@@ -20,6 +20,13 @@ VARIABLES: dict[str, Any] = {
     "framework_env_environments": ["jax"],
     "base_groups": [{"name": "lab"}],
     "base_data_group": "lab",
+    "base_users": [
+        {
+            "name": "alice",
+            "groups": ["lab"],
+            "keys": ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJrvGRH1a3gwGQ+tT1L2yusnNqXqvFQuduzeYBZqU5TE alice@laptop"],
+        }
+    ],
     "framework_env_wheelhouse": "/srv/wheelhouse",
     "jupyter_password": "canary-and-long-enough-1",
     "tensorboard_password": "canary-and-long-enough-1",

@@ -12,13 +12,24 @@ from pathlib import Path
 import pytest
 
 from tests.lab.conftest import site, trainyard
+from tests.support import ansible_playbook
 from trainyard.containers import Lab
 from trainyard.lab import INVENTORY
-from trainyard.paths import STATE
+from trainyard.paths import REPOSITORY, STATE
 
 pytestmark = pytest.mark.lab
 
 NODES = ["head", "node1", "node2"]
+# The digits that scikit-learn brings, in MNIST's shape and Keras' layout: a stand-in for the real ones, which no index here has.
+MNIST = """
+import numpy
+from sklearn.datasets import load_digits
+bunch = load_digits()
+images = numpy.pad((numpy.kron(bunch.images, numpy.ones((1, 3, 3))) * 255 / 16).astype("uint8"), ((0, 0), (2, 2), (2, 2)))
+order = numpy.random.RandomState(0).permutation(len(images))
+images, labels = images[order], bunch.target.astype("uint8")[order]
+numpy.savez("mnist.npz", x_train=images[:1400], y_train=labels[:1400], x_test=images[1400:], y_test=labels[1400:])
+"""
 FRAMEWORKS = ["tensorflow", "pytorch", "keras", "paddle", "jax"]
 
 
@@ -40,6 +51,15 @@ def test_a_second_run_changes_nothing(nodes: Lab) -> None:
     print(f"second run: {time.monotonic() - started:.1f} s")
     assert again.status == 0, again.failures()
     assert again.changed == dict.fromkeys(NODES, 0), again.text[-4000:]
+
+
+def test_up_again_is_quick_and_changes_nothing(nodes: Lab) -> None:
+    started = time.monotonic()
+    again = trainyard("up")
+    print(f"up again: {time.monotonic() - started:.1f} s")
+    assert again.returncode == 0, again.stdout[-3000:] + again.stderr[-1000:]
+    assert re.findall(r"^(\S+)\s+converged, 0 changed$", again.stdout, re.MULTILINE) == NODES, again.stdout[-3000:]
+    assert time.monotonic() - started < 120, "nothing was made again, nor trained again"
 
 
 def test_check_mode_reports_no_change_and_no_error(nodes: Lab) -> None:
@@ -85,6 +105,28 @@ def test_verify_trains_again_and_writes_both_reports(nodes: Lab, tmp_path: Path)
     page = (tmp_path / "r.html").read_text()
     assert "node2" in page
     assert "<script" not in page
+
+
+def test_mnist_comes_from_a_url_or_a_path(nodes: Lab) -> None:
+    make = f"mkdir -p /srv/mnist && cd /srv/mnist && /opt/trainyard/envs/jax/bin/python -c '{MNIST}'"
+    nodes.execute("node2", ["sh", "-c", f"{make} && (setsid python3 -m http.server 8077 --bind 127.0.0.1 >/tmp/mnist.log 2>&1 &)"])
+    try:
+        for source in ("http://127.0.0.1:8077/mnist.npz", "/srv/mnist/mnist.npz"):
+            wishes = {
+                "verification_mnist": source,
+                "verification_path": "/opt/trainyard/proofs-mnist",
+                "verification_environments": [{"name": "jax", "path": "/opt/trainyard/envs/jax"}],
+            }
+            words = ["--limit", "node2", "-e", json.dumps(wishes)]
+            done = ansible_playbook(Path("playbooks/verify.yml"), INVENTORY.relative_to(REPOSITORY), words)
+            assert done.status == 0, done.failures()
+            proof = json.loads(nodes.execute("node2", ["cat", "/opt/trainyard/proofs-mnist/results/jax.json"]))["proof"]
+            assert proof["accuracy"] >= 0.95
+            again = ansible_playbook(Path("playbooks/verify.yml"), INVENTORY.relative_to(REPOSITORY), words)
+            assert (again.status, again.changed) == (0, {"node2": 0})
+        assert "GET /mnist.npz" in nodes.execute("node2", ["cat", "/tmp/mnist.log"])
+    finally:
+        nodes.execute("node2", ["sh", "-c", "pkill -f 'http.server 8077'; rm -rf /srv/mnist /opt/trainyard/proofs-mnist; true"])
 
 
 def test_apply_says_what_a_stray_pip_install_would_cost_and_repairs_it(nodes: Lab) -> None:

@@ -32,6 +32,14 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
         ["cannot be had together: PyTorch and pytorch on the GPU", "has no GPU", "let pytorch compute on the CPU"],
     ),
     "unknown framework in the plan": ({"plan_environments": ["pytorhc"]}, ["framework: 'pytorhc' is not known", "pytorch"]),
+    "index that is down": (
+        {"framework_env_environments": [{"name": "extra", "environment": "jax"}], "framework_env_index_url": "http://127.0.0.1:9/simple"},
+        ["framework_env_index_url: http://127.0.0.1:9/simple does not answer", "(4 tries)"],
+    ),
+    "full disk": (
+        {"framework_env_environments": [{"name": "extra", "environment": "jax"}], "framework_env_path": "/dev/shm/envs"},
+        ["The disk of /dev/shm has", "by framework_env_path"],
+    ),
     "mirror with a typing error in its URL": (
         {"base_package_mirror": "htp://mirror"},
         ["base_package_mirror: 'htp://mirror' is no mirror"],

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -34,6 +37,40 @@ FAILING = {
 }
 
 
+class Watch(threading.Thread):
+    """Looks at the arguments and environments of all processes, on this machine and in its containers, as long as a run lasts."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.over = threading.Event()
+        self.looks = 0
+        self.seen: set[str] = set()
+
+    def run(self) -> None:
+        """Look, over and over."""
+        while not self.over.wait(0.01):
+            self.looks += 1
+            for process in Path("/proc").glob("[0-9]*"):
+                for part in ("cmdline", "environ"):
+                    with suppress(OSError):
+                        if CANARY.encode() in (process / part).read_bytes():
+                            self.seen.add(f"{part} of {(process / 'comm').read_text()}")
+
+    def __enter__(self) -> Watch:
+        self.start()
+        return self
+
+    def __exit__(self, *_words: object) -> None:
+        self.over.set()
+        self.join()
+
+
+def on_the_controller() -> list[str]:
+    """Return the files below the folders for temporary files in which the canary stands; the variables' own file lies in pytest's."""
+    words = ["grep", "-rlF", "--exclude-dir=pytest-*", "--exclude-dir=bash_jobs*", CANARY, "/tmp", "/var/tmp", str(STATE)]
+    return subprocess.run(words, capture_output=True, text=True, check=False).stdout.splitlines()
+
+
 @pytest.fixture
 def variables(tmp_path: Path) -> Path:
     """A file with the canary in every secret variable; not on the command line, where everybody could read it."""
@@ -45,9 +82,12 @@ def variables(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("words", [["--check", "--diff"], ["--diff"]], ids=["check", "real"])
 def test_nothing_shows_the_secret(nodes: Lab, variables: Path, words: list[str]) -> None:
     try:
-        done = site("-vvv", "--limit", "node2", "-e", f"@{variables}", *words)
+        with Watch() as watch:
+            done = site("-vvv", "--limit", "node2", "-e", f"@{variables}", *words)
         assert done.status == 0, done.failures()
         assert CANARY not in done.text
+        assert (watch.seen, on_the_controller()) == (set(), [])
+        assert watch.looks > 20
         assert nodes.execute("node2", ["sh", "-c", ON_THE_NODE]) == ""
         assert CANARY not in (STATE / "report.json").read_text() + (STATE / "report.html").read_text()
     finally:
@@ -63,5 +103,6 @@ def test_failures_do_not_show_it_either(nodes: Lab, variables: Path, case: str) 
         assert done.status != 0
         assert done.results[task, "node2"].get("failed"), done.results.keys()
         assert CANARY not in done.text
+        assert on_the_controller() == []
     finally:
         assert site("--limit", "node2").status == 0
