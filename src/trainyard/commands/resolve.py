@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ansible_collections.trainyard.core.plugins.plugin_utils._plan import DEVICES, POLICIES
-from ansible_collections.trainyard.core.plugins.plugin_utils._words import SOURCES, answer, node_of
+from ansible_collections.trainyard.core.plugins.plugin_utils._plan import DEVICES, POLICIES, SOURCES
+from ansible_collections.trainyard.core.plugins.plugin_utils._words import answer, node_of
 
 from trainyard import answers, catalog
 from trainyard.errors import UsageError
@@ -48,7 +48,11 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     verb.add_argument("--driver-policy", default="if_needed", choices=POLICIES, help="when an installed driver may be changed")
     verb.add_argument("--driver-modules", default="", metavar="open|proprietary", help="flavour of the kernel module")
     verb.add_argument(
-        "--driver-source", action="append", default=[], choices=SOURCES, help="where drivers and toolkits may come from; default: anywhere"
+        "--driver-source",
+        action="append",
+        default=[],
+        choices=SOURCES,
+        help="where drivers and toolkits may come from; default: the distribution and NVIDIA's repository",
     )
     answers.add_arguments(verb)
     verb.set_defaults(run=run)

@@ -9,13 +9,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from ansible_collections.trainyard.core.plugins.plugin_utils._gpu_catalog import Catalog
-from ansible_collections.trainyard.core.plugins.plugin_utils._plan import Environment, Node, Plan, Reason, Wishes
+from ansible_collections.trainyard.core.plugins.plugin_utils._plan import SOURCES, Environment, Node, Plan, Reason, Wishes
 from ansible_collections.trainyard.core.plugins.plugin_utils._resolver import clashing, failures, solve
 
 Key = tuple[str, ...]
 """Names one wish: ("pin", "cuda"), ("device", environment), ("framework", environment, framework) ..."""
 
-COST = {"pin": 1, "gpus": 5, "policy": 1, "sources": 1, "modules": 1, "together": 2, "device": 3, "framework": 4}
+COST = {"pin": 1, "gpus": 5, "policy": 1, "sources": 1, "modules": 1, "together": 2, "runfile": 3, "device": 3, "framework": 4}
 """Of equally many changes the cheaper ones are proposed: a dropped pin costs people less than a GPU or a framework."""
 LIMIT = 300
 """How many sets of changes are tried before no nearest one is named."""
@@ -102,6 +102,9 @@ def all_wishes(catalog: Catalog, nodes: Sequence[Node], wishes: Wishes) -> list[
     if wishes.sources:
         names = " or ".join(wishes.sources)
         found.append(Wish(("sources",), f"drivers from {names} only", "let drivers come from anywhere"))
+    elif any(node.gpus for node in nodes):
+        way_out = "let drivers come from a runfile too (driver sources), and say which file it is"
+        found.append(Wish(("runfile",), "drivers from packages only", way_out))
     return found
 
 
@@ -123,7 +126,7 @@ def relaxed(wishes: Wishes, given_up: Iterable[Key]) -> Wishes:
         tuple((name, wanted) for name, wanted in wishes.pins if ("pin", name) not in keys),
         "if_needed" if ("policy",) in keys else wishes.policy,
         "" if ("modules",) in keys else wishes.modules,
-        () if ("sources",) in keys else wishes.sources,
+        SOURCES if keys & {("sources",), ("runfile",)} else wishes.sources,
         wishes.use_gpus and ("gpus",) not in keys,
     )
 

@@ -245,9 +245,9 @@ class Framework:
 class DriverSource:
     """Where an operating system gets drivers from.
 
-    ``branches``: version ("" unknown) and flavours by branch; None for any branch. ``kernels``: by branch the newest kernel, such as "6.8",
-    that its modules are known to be built for; a branch that is not in it is said to be for all. ``oldest_toolkit``: the oldest CUDA, such
-    as "12.3", that comes from there; "" not known.
+    ``branches``: version ("" unknown) and flavours by branch; None for any branch from ``oldest`` on. ``kernels``: by branch the newest
+    kernel, such as "6.8", that its modules are known to be built for; a branch that is not in it is said to be for all.
+    ``oldest_toolkit``: the oldest CUDA, such as "12.3", that comes from there; "" not known.
     """
 
     name: str
@@ -427,6 +427,23 @@ class Catalog:
         if name not in self.systems:
             raise UnknownWordError("os", word, [*self.systems, *self.system_aliases])
         return self.systems[name]
+
+    @cached_property
+    def tested_kernels(self) -> dict[int, tuple[str, System, int]]:
+        """Return by branch the newest kernel ("6.8") that the vendor's own release may work with, and what says so, of which branch.
+
+        Inferred from the distributions' packages: to the vendor's modules they add what newer kernels need, so that the vendor's own know
+        no kernel beyond that; and a branch of which none is known ended before the next newer one.
+        """
+        newest = {row.branch: row.newest for row in self.branches}
+        found: dict[int, tuple[str, System, int]] = {}
+        for system in self.systems.values():
+            for source in system.sources:
+                for branch, number, _modules in source.branches or ():
+                    kernel = source.kernels.get(branch, "")
+                    if kernel and number == newest.get(branch) and version(kernel) > version(found[branch][0] if branch in found else "0"):
+                        found[branch] = (kernel, system, branch)
+        return {branch: found[min(later)] for branch in newest if (later := [have for have in found if have >= branch])}
 
     @cached_property
     def cuda_lines(self) -> tuple[Toolkit, ...]:

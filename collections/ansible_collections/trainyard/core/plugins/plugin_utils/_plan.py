@@ -21,6 +21,8 @@ from ansible_collections.trainyard.core.plugins.plugin_utils._gpu_catalog import
 
 POLICIES = ("if_needed", "newest", "never")
 DEVICES = ("", "gpu", "cpu", "any")
+SOURCES = ("distribution", "nvidia_repository", "runfile")
+"""Where drivers may come from. A runfile only where it is wished: which file it is, somebody has to say."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Wishes:
     """What a lab wants.
 
     ``pins``: a version or range by name: cuda, cudnn, driver, python, or a framework. ``policy``: when an installed driver is changed:
-    if_needed, newest, never. ``modules``: open, proprietary, or "" for what fits. ``sources``: where drivers may come from, () anywhere.
+    if_needed, newest, never. ``modules``: open, proprietary, or "" for what fits. ``sources``: where drivers may come from, () packages.
     ``use_gpus``: every node with GPUs gets a driver, also where no environment needs one.
     """
 
@@ -71,6 +73,11 @@ class Wishes:
     modules: str = ""
     sources: tuple[str, ...] = ()
     use_gpus: bool = True
+
+    @property
+    def allowed_sources(self) -> tuple[str, ...]:
+        """Return where drivers may come from."""
+        return self.sources or SOURCES[:2]
 
     def pin(self, name: str) -> str:
         """Return the pin of something, "" where there is none."""

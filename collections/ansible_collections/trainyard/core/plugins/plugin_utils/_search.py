@@ -20,6 +20,7 @@ from ansible_collections.trainyard.core.plugins.plugin_utils._gpu_catalog import
     Catalog,
     Cudnn,
     DriverBranch,
+    DriverSource,
     Fact,
     Gpu,
     fits,
@@ -82,22 +83,19 @@ class Search:
                 continue
             for source in node.system.sources:
                 offer = source.offer(branch)
-                if offer is None:
+                if source.name not in self.wishes.allowed_sources:
+                    if offer:
+                        why_not.append(Reason(f"drivers may come from {' and '.join(self.wishes.allowed_sources)} only".replace("_", " ")))
                     continue
-                number, offered = offer
-                modules = [flavour for flavour in flavours if flavour in offered]
-                if self.wishes.sources and source.name not in self.wishes.sources:
-                    why_not.append(Reason(f"drivers may come from {' and '.join(self.wishes.sources)} only"))
-                elif not self._driver_pinned(branch, number):
+                if not self._driver_pinned(branch, offer[0] if offer else ""):
                     why_not.append(Reason(f"driver {self.wishes.pin('driver')} is asked for"))
-                elif version(source.kernels.get(branch.branch, node.kernel)) < version(node.kernel):
-                    words = f"is tested with kernels up to {source.kernels[branch.branch]} in {node.system.title}, and {node.kernel} boots"
-                    why_not.append(Reason(words, node.system.fact, "driver branch", str(branch.branch)))
-                elif not modules:
-                    words = f"comes without the {' or '.join(flavours)} kernel module from {source.name.replace('_', ' ')}"
-                    why_not.append(Reason(words, node.system.fact, "driver branch", str(branch.branch)))
-                else:
-                    found.append(Driver(branch, number, modules[0], source.name, source.signed))
+                    continue
+                problem = self._source_problem(source, branch, node, flavours)
+                if problem:
+                    why_not.append(problem)
+                elif offer:
+                    modules = next(flavour for flavour in flavours if flavour in offer[1])
+                    found.append(Driver(branch, offer[0], modules, source.name, source.signed))
         order = [source.name for source in node.system.sources]
 
         def rank(driver: Driver) -> tuple[Any, ...]:
@@ -118,6 +116,21 @@ class Search:
         if not set(flavours) & set(branch.modules):
             return Reason(f"has no {' or '.join(flavours)} kernel module", branch.fact, "driver branch", str(branch.branch))
         return None
+
+    def _source_problem(self, source: DriverSource, branch: DriverBranch, node: Node, flavours: Sequence[str]) -> Reason | None:
+        """Return why a node cannot have a branch from a source, None also where the source simply has none."""
+        offer, words, fact = source.offer(branch), "", node.system.fact
+        kernel, says = source.kernels.get(branch.branch, ""), f"in {node.system.title}"
+        if source.branches is None and branch.branch in self.catalog.tested_kernels:
+            kernel, system, of_branch = self.catalog.tested_kernels[branch.branch]
+            says, fact = f"at most, as {system.title} says of {of_branch}", system.fact
+        if offer is None and source.branches is None:
+            words, fact = f"is older than R{source.oldest}, the oldest in NVIDIA's repository for {node.system.title}", node.system.fact
+        elif offer and kernel and version(kernel) < version(node.kernel):
+            words = f"is tested with kernels up to {kernel} {says}, and {node.kernel} boots"
+        elif offer and not set(flavours) & set(offer[1]):
+            words, fact = f"comes without the {' or '.join(flavours)} kernel module from {source.name.replace('_', ' ')}", node.system.fact
+        return Reason(words, fact, "driver branch", str(branch.branch)) if words else None
 
     def _driver_pinned(self, branch: DriverBranch, number: str) -> bool:
         pin = self.wishes.pin("driver")
@@ -160,7 +173,7 @@ class Search:
         """
         fitting = [flavour for flavour in flavours if flavour in branch.modules]
         for source in node.system.sources if not node.flavour else ():
-            offer = source.offer(branch) if not self.wishes.sources or source.name in self.wishes.sources else None
+            offer = source.offer(branch) if source.name in self.wishes.allowed_sources else None
             for flavour in fitting:
                 if offer and flavour in offer[1]:
                     return flavour

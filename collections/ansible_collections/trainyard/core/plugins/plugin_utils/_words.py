@@ -12,10 +12,9 @@ from typing import Any
 from ansible_collections.trainyard.core.plugins.plugin_utils._conflict import Explanation, explain
 from ansible_collections.trainyard.core.plugins.plugin_utils._gpu_catalog import Catalog, UnknownWordError, fits, specifier, version
 from ansible_collections.trainyard.core.plugins.plugin_utils._locked import Lock, locked_frameworks, restricted
-from ansible_collections.trainyard.core.plugins.plugin_utils._plan import DEVICES, POLICIES, Environment, Node, Plan, Wishes
+from ansible_collections.trainyard.core.plugins.plugin_utils._plan import DEVICES, POLICIES, SOURCES, Environment, Node, Plan, Wishes
 from ansible_collections.trainyard.core.plugins.plugin_utils._resolver import solve
 
-SOURCES = ("distribution", "nvidia_repository", "runfile")
 MODULES = ("", "open", "proprietary")
 PINS = ("cuda", "cudnn", "driver", "python")
 KEYS = ("environments", "pins", "profile", "device", "driver_policy", "driver_modules", "driver_sources")

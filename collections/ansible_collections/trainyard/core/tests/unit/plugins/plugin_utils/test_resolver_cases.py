@@ -50,7 +50,29 @@ CASES = {
     "kepler 3.0 (GTX 680) has no PyTorch any more": Case(
         D12, ("GeForce GTX 680",), PT, clash=("framework", "device"), because="no code for"
     ),
-    "fermi (GTX 480) has no PyTorch any more": Case(D12, ("GeForce GTX 480",), PT, clash=("framework", "device"), because="no code for"),
+    "fermi (GTX 480) has no PyTorch any more": Case(D11, ("GeForce GTX 480",), PT, clash=("framework", "device"), because="no code for"),
+    "fermi (GTX 480), Debian 12: no packages of its driver": Case(
+        D12, ("GeForce GTX 480",), (), clash=("gpus", "runfile"), because="340 to 390 is older than R545", change=("runfile",)
+    ),
+    "fermi (GTX 480), Debian 12, by runfile": Case(
+        D12, ("GeForce GTX 480",), (), {"driver_sources": ["runfile"]}, branch=390, source="runfile", **OLD
+    ),
+    "kepler, Debian 13: its repository began with CUDA 13, and the last branch knows no kernel so new": Case(
+        D13, ("K80",), (), clash=("gpus",), because="340 to 470 is older than R580, the oldest in NVIDIA's repository for Debian 13"
+    ),
+    "kepler, Debian 13, by runfile": Case(
+        D13,
+        ("K80",),
+        (),
+        {"driver_sources": ["runfile"]},
+        clash=("gpus",),
+        because="340 to 470 is tested with kernels up to 6.8 at most, as Debian 12 says of 470, and 6.12 boots",
+        change=("gpus",),
+    ),
+    "kepler, Ubuntu 26.04: the kernel is too new for the last branch": Case(U26, ("K80",), (), clash=("gpus",), because="and 7.0 boots"),
+    "R550 by NVIDIA's repository and a kernel that Debian's R550 does not know": Case(
+        D13, ("A100",), (), {"pins": {"driver": "550"}}, kernel="6.17", clash=("gpus", "pin"), because="and 6.17 boots", change=("pin",)
+    ),
     "maxwell (GTX 750 Ti), PyTorch by CUDA 12.6": Case(
         D12, ("10de:1380",), PT, branch=580, toolkit="12.9.*", sets={"pytorch": "2.14.* cuda 12.6 cudnn 9.10.2"}, **OLD
     ),
@@ -198,9 +220,12 @@ CASES = {
         (),
         {"driver_sources": ["distribution"]},
         kernel="6.12.63+deb12-amd64",
-        clash=("gpus", "sources"),
+        clash=("gpus",),
         because="470 is tested with kernels up to 6.8 in Debian 12, and 6.12 boots",
-        change=("sources",),
+        change=("gpus",),
+    ),
+    "the same, whatever the source": Case(
+        D12, ("K80",), (), kernel="6.12.63+deb12-amd64", clash=("gpus",), because="older than R545", change=("gpus",)
     ),
     "a kernel newer than one of the distribution's branches": Case(
         D13, ("A100",), (), {"driver_sources": ["distribution"]}, kernel="6.16", branch=535, source="distribution"
