@@ -198,6 +198,17 @@ def test_what_is_not_locked_is_said_with_the_nodes_and_what_is() -> None:
     assert "Locked are: tensorflow-cpu, tensorflow-cu12, pytorch-cpu, pytorch-cu130" in problem
 
 
+def test_a_toolkit_is_given_what_is_locked_and_none_is_said_as_such(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hosts = {"old": {"plan_os": "debian-12", "plan_gpus": ["K80"]}}
+    words = ["-i", inventory(tmp_path, hosts, plan_profile="modern"), "--offline"]
+    status, out, _err = plan([*words, "--json"], capsys)
+    assert status == 0
+    assert json.loads(out)["nodes"]["old"]["toolkits"] == [{"version": "11.8.0", "cudnn": "none", "nccl": "2.21.5"}]
+    _status, out, _err = plan(words, capsys)
+    assert "11.8.0 with NCCL 2.21.5" in out
+    assert "no cuDNN in CUDA 11.8: what can be had (9.10.2, 8.9.6) does not drive K80" in out
+
+
 def test_a_pin_is_stronger_than_a_lock() -> None:
     said = filtered({"rtx": {"plan_environments": ["pytorch==2.14.0", "tensorflow"], **facts("Debian", "12.11", "2684")}})
     assert locked(said["plan"]["nodes"]) == {"rtx": {"tensorflow": "tensorflow-cu12"}}

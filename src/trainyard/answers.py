@@ -11,7 +11,7 @@ from typing import Any
 
 from ansible_collections.trainyard.core.plugins.plugin_utils._gpu_catalog import Catalog
 from ansible_collections.trainyard.core.plugins.plugin_utils._locked import Lock
-from ansible_collections.trainyard.core.plugins.plugin_utils._plan_data import explanation_data, plan_data, unlocked_sentences
+from ansible_collections.trainyard.core.plugins.plugin_utils._plan_data import NONE, explanation_data, plan_data, unlocked_sentences
 from ansible_collections.trainyard.core.plugins.plugin_utils._words import Answer
 from rich.console import Console
 from rich.table import Table
@@ -145,7 +145,7 @@ def _stack(node: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         number = f" ({driver['version']})" if driver["version"] else ""
         yield "driver", f"R{driver['branch']}{number}, {driver['modules']} kernel module, from {driver['source'].replace('_', ' ')}"
     for toolkit in node["toolkits"]:
-        inside = [f"{title} {toolkit[key]}" for key, title in (("cudnn", "cuDNN"), ("nccl", "NCCL")) if toolkit[key]]
+        inside = [f"{title} {toolkit[key]}" for key, title in (("cudnn", "cuDNN"), ("nccl", "NCCL")) if toolkit[key] != NONE]
         yield "CUDA", " with ".join([toolkit["version"], *([" and ".join(inside)] if inside else [])])
     if not node["toolkits"]:
         yield "CUDA", "none"

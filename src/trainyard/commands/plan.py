@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.trainyard.core.plugins.plugin_utils import _fleet_words as words
+from ansible_collections.trainyard.core.plugins.plugin_utils._locked import with_locked_libraries
 from ansible_collections.trainyard.core.plugins.plugin_utils._words import answer
 
 from trainyard import answers, catalog, runner
@@ -58,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if not arguments.offline:
         _ask(arguments.inventory, arguments.limit, hosts, quiet=arguments.json)
-    rows, locks = catalog.load(), catalog.locks()
+    rows, locks = with_locked_libraries(catalog.load(), str(catalog.LOCKS)), catalog.locks()
     try:
         found = answer(rows, *words.fleet(rows, hosts, offline=arguments.offline), answers.today(), locks)
     except ValueError as error:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ansible_collections.trainyard.core.plugins.plugin_utils import _catalog_files
 from ansible_collections.trainyard.core.plugins.plugin_utils._fleet_words import NAMES, fleet, wanted
-from ansible_collections.trainyard.core.plugins.plugin_utils._locked import locks_of
+from ansible_collections.trainyard.core.plugins.plugin_utils._locked import locks_of, with_locked_libraries
 from ansible_collections.trainyard.core.plugins.plugin_utils._plan_data import conflict_sentences, plan_data, unlocked_sentences
 from ansible_collections.trainyard.core.plugins.plugin_utils._words import answer
 
@@ -42,7 +42,7 @@ def fleet_plan(
     for name, host in known.items():
         host["ansible_facts"] = hostvars[name].get("ansible_facts") or {}
         host["gpu_info"] = (hostvars[name].get("plan_gpu_info_result") or {}).get("gpu_info") or {}
-    rows = _catalog_files.load(catalogue)
+    rows = with_locked_libraries(_catalog_files.load(catalogue), locks)
     locked = locks_of(environments, locks)
     try:
         found = answer(rows, *fleet(rows, known), month, locked)

@@ -293,7 +293,10 @@ class System:
 
 @dataclass(frozen=True)
 class Catalog:
-    """All rows, made once from the data of the role ``catalog``. ``memory`` keeps what follows from them alone."""
+    """All rows, made once from the data of the role ``catalog``. ``memory`` keeps what follows from them alone.
+
+    ``libraries``: what a toolkit can be given, as ("cudnn", "9.28.0", 13) with the major version of CUDA; None for all that there is.
+    """
 
     architectures: tuple[Architecture, ...]
     chips: Mapping[str, Mapping[str, Any]]
@@ -310,6 +313,7 @@ class Catalog:
     indexes: Mapping[str, str]
     aliases: Mapping[str, str] = field(default_factory=dict)
     system_aliases: Mapping[str, str] = field(default_factory=dict)
+    libraries: frozenset[tuple[str, str, int]] | None = None
     memory: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @staticmethod
@@ -427,6 +431,10 @@ class Catalog:
         if name not in self.systems:
             raise UnknownWordError("os", word, [*self.systems, *self.system_aliases])
         return self.systems[name]
+
+    def library(self, name: str, number: str, line: str) -> bool:
+        """Return whether a toolkit of a line (12.6) can be given a release of cudnn or nccl."""
+        return self.libraries is None or (name, number, int(line.split(".", maxsplit=1)[0])) in self.libraries
 
     @cached_property
     def tested_kernels(self) -> dict[int, tuple[str, System, int]]:

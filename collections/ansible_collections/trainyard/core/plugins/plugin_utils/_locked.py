@@ -13,6 +13,8 @@ from typing import Any
 from ansible_collections.trainyard.core.plugins.plugin_utils._gpu_catalog import Build, Catalog, Framework, Release
 from ansible_collections.trainyard.core.plugins.plugin_utils._plan import Placed
 
+LIBRARY = re.compile(r"(cudnn|nccl)-(.+)-cu(\d+)-x86_64")
+"""Names of the locks of what toolkits are given."""
 CUDNN = re.compile(r"^nvidia-cudnn-cu\d+==(\d+\.\d+\.\d+)", re.MULTILINE)
 
 
@@ -46,6 +48,17 @@ def locks_of(environments: Mapping[str, Any], folder: str) -> tuple[Lock, ...]:
             cudnn = CUDNN.search(files[0].read_text()) if files else None
             found.append(Lock(name, variant, frozenset(row["requirements"]), tuple(row["pythons"]), cudnn[1] if cudnn else ""))
     return tuple(found)
+
+
+def with_locked_libraries(catalog: Catalog, folder: str) -> Catalog:
+    """Return the catalogue with nothing for toolkits but the locked releases of cuDNN and NCCL: the role cuda brings no others.
+
+    Args:
+        catalog: the rows.
+        folder: with the files that ``tools/lock_envs.py`` wrote.
+    """
+    names = [LIBRARY.fullmatch(path.stem) for path in Path(folder).glob("*-cu*.txt")]
+    return replace(catalog, libraries=frozenset((name[1], name[2], int(name[3])) for name in names if name))
 
 
 def locked_frameworks(catalog: Catalog, locks: Sequence[Lock]) -> list[str]:

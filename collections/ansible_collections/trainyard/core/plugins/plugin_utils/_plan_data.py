@@ -12,6 +12,9 @@ from ansible_collections.trainyard.core.plugins.plugin_utils._gpu_catalog import
 from ansible_collections.trainyard.core.plugins.plugin_utils._locked import Lock, lock_for
 from ansible_collections.trainyard.core.plugins.plugin_utils._plan import NodePlan, Placed, Plan, Reason
 
+NONE = "none"
+"""What is said where a toolkit gets no cuDNN or NCCL: to the role cuda an empty text would be the first one that it has."""
+
 
 def plan_data(catalog: Catalog, plan: Plan, locks: Sequence[Lock] = ()) -> dict[str, Any]:
     """Return a plan: per node its driver, CUDA toolkits and environments, each with reasons; then the view over the fleet.
@@ -116,7 +119,7 @@ def _node(catalog: Catalog, plan: NodePlan, locks: Sequence[Lock]) -> dict[str, 
             "signed_modules": driver.signed,
             "keep": driver.source == "installed",
         },
-        "toolkits": [{"version": row.release.version, "cudnn": row.cudnn, "nccl": row.nccl} for row in plan.toolkits],
+        "toolkits": [{"version": row.release.version, "cudnn": row.cudnn or NONE, "nccl": row.nccl or NONE} for row in plan.toolkits],
         "environments": {placed.environment: _placed(catalog, placed) for placed in plan.environments},
         "locks": [
             {"name": name, "environment": lock.environment, "variant": lock.variant, "lock": lock.name}

@@ -264,25 +264,33 @@ class _Fleet:
                 warnings.append(
                     f"CUDA toolkit {row.line} was made with a newer driver ({row.driver}) than {driver}: its PTX cannot be compiled there"
                 )
-        return [self._node_toolkit(node, row, own.get(row.line, ""), reasons) for row in chosen]
+        return [self._node_toolkit(node, row, own.get(row.line, ""), reasons, warnings) for row in chosen]
 
-    def _node_toolkit(self, node: Node, row: Toolkit, cudnn: str, reasons: list[Reason]) -> NodeToolkit:
+    def _node_toolkit(self, node: Node, row: Toolkit, cudnn: str, reasons: list[Reason], warnings: list[str]) -> NodeToolkit:
         """Return a toolkit with the cuDNN that an environment uses there, or the newest for all GPUs, and the newest NCCL."""
-        pin = cudnn or self.search.wishes.pin("cudnn")
+        catalog, pin = self.search.catalog, cudnn or self.search.wishes.pin("cudnn")
         words = "environments without one of their own use it" if cudnn else f"the newest for CUDA {row.line} that drives all GPUs"
-        found = next(
-            (
-                have
-                for have in sorted(self.search.catalog.cudnns, key=lambda have: version(have.version), reverse=True)
-                if fits(row.line, have.cuda) and fits(have.version, pin) and all(knows(have, gpu.capability) for gpu in node.gpus)
-            ),
-            None,
-        )
+        every = [
+            have
+            for have in sorted(catalog.cudnns, key=lambda have: version(have.version), reverse=True)
+            if fits(row.line, have.cuda) and (cudnn or catalog.library("cudnn", have.version, row.line))
+        ]
+        fitting = [have for have in every if all(knows(have, gpu.capability) for gpu in node.gpus)]
+        found = next((have for have in fitting if fits(have.version, pin)), None)
         if found:
             reasons.append(Reason(f"cuDNN {found.version} in CUDA {row.line}: {words}", found.fact))
+        else:
+            unable = next((gpu for gpu in node.gpus if every and not knows(every[0], gpu.capability)), None)
+            numbers = ", ".join(dict.fromkeys(have.version for have in fitting or every))
+            words = f"{pin} is asked for, to be had is {numbers}" if fitting else "there is none"
+            if unable:
+                words = f"what can be had ({numbers}) does not drive {unable}"
+            reasons.append(Reason(f"no cuDNN in CUDA {row.line}: {words}", every[0].fact if every else None))
+            if pin:
+                warnings.append(f"CUDA toolkit {row.line} gets no cuDNN: {words}")
         major = int(row.line.split(".", maxsplit=1)[0])
-        nccl = next((number for number, majors, _fact in self.search.catalog.nccls if major in majors), "")
-        return NodeToolkit(row, found.version if found else "", nccl)
+        nccls = [(number, fact) for number, majors, fact in catalog.nccls if major in majors and catalog.library("nccl", number, row.line)]
+        return NodeToolkit(row, found.version if found else "", nccls[0][0] if nccls else "")
 
     def _placed(self, name: str, wheels: WheelSet, node: Node, split: Sequence[str]) -> Placed:
         environment = next(environment for environment in self.search.wishes.environments if environment.name == name)

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.trainyard.core.plugins.filter.cuda_choice import cuda_choice
 from ansible_collections.trainyard.core.plugins.module_utils import _driver_wishes
+from ansible_collections.trainyard.core.plugins.module_utils._cuda_wishes import line
 from ansible_collections.trainyard.core.plugins.plugin_utils._fleet_plan import fleet_plan
 from ansible_collections.trainyard.core.plugins.plugin_utils._plan_data import plan_data
 from jinja2.nativetypes import NativeEnvironment
@@ -77,7 +79,7 @@ def planned(system: str, device: str, sources: list[str], *, driver: str = "", f
 def role(plan: dict[str, Any], system: str, before: str = "") -> tuple[str, list[str]]:
     """Return the source that the role nvidia_driver takes for a plan, by its own expressions, and why it refuses, by its own function.
 
-    With ``before``, the source that its driver came from on the first run. A runfile's place is in the inventory where one is planned.
+    With ``before``, the source that its driver came from on the first run. A runfile's place is in the inventory.
     """
     known = {"nvidia_driver_plan": plan["driver"], "_nvidia_driver_source_before": before}
     for name in (
@@ -105,6 +107,19 @@ def role(plan: dict[str, Any], system: str, before: str = "") -> tuple[str, list
     return source, _driver_wishes.problems(wishes, DRIVER["_nvidia_driver_platforms"], facts(system))
 
 
+def toolkits(plan: dict[str, Any], system: str) -> list[str]:
+    """Return why the role cuda refuses a plan, by its own function."""
+    wishes = {"toolkits": plan["toolkits"], "source": "", "default": "", "cudnn": "", "nccl": "", "path": "/usr/local"}
+    stack, wheels = str(FOLDER / "cuda.yml"), read("catalog/vars/main/cuda.yml")["catalog_cuda_wheels"]
+    platforms = read("cuda/vars/main/platforms.yml")["_cuda_platforms"]
+    choice = cuda_choice(
+        wishes, wheels=wheels, platforms=platforms, stack=stack, facts=facts(system), locks=str(LOCKS), unpacked="/usr/local"
+    )
+    brought = {one["name"]: (one["about"].get("cudnn", "none"), one["about"].get("nccl", "none")) for one in choice["toolkits"]}
+    wanted = {line(one["version"]): (one["cudnn"], one["nccl"]) for one in plan["toolkits"]}
+    return [*choice["problems"], *([] if brought == wanted else [f"wanted {wanted}, brought {brought}"])]
+
+
 def test_every_generation_is_among_the_cards() -> None:
     found = {CATALOG.gpu(f"10de:{device}").architecture.name for device in CARDS.values()}
     assert found >= {kind.name for kind in CATALOG.architectures} - {"rubin"}, "of Rubin, no driver has a version yet"
@@ -123,6 +138,8 @@ def test_a_planned_driver_is_refused_by_no_role_and_planned_again_once_it_is_the
                 here = (card, system, sources, words)
                 source, problems = role(first, system)
                 assert problems == [], here
+                assert source in sources or (not sources and source != "runfile"), "nobody would have said which file it is"
+                assert toolkits(first, system) == [], here
                 driver = first["driver"]
                 number = driver["version"] or f"{driver['branch']}.10.01"
                 for flavour in (driver["modules"], ""):  # "": the module tells no flavour
@@ -133,6 +150,33 @@ def test_a_planned_driver_is_refused_by_no_role_and_planned_again_once_it_is_the
                     }, here
                     assert again["toolkits"] == first["toolkits"], here
                     assert role(again, system, before=source) == (source, []), here
+
+
+def test_a_toolkit_gets_no_cudnn_where_none_that_can_be_brought_drives_the_gpu() -> None:
+    plan = planned("debian-12", CARDS["kepler"], [])
+    assert plan["toolkits"] == [{"version": "11.8.0", "cudnn": "none", "nccl": "2.21.5"}]
+    words = [reason["text"] for reason in plan["reasons"]]
+    assert any("no cuDNN in CUDA 11.8: what can be had (9.10.2, 8.9.6) does not drive Tesla K80" in text for text in words), words
+    assert plan["warnings"] == [warning for warning in plan["warnings"] if "cuDNN" not in warning], "nobody asked for it"
+
+
+def test_a_toolkit_that_cannot_get_the_wanted_cudnn_gets_none_and_it_is_said() -> None:
+    plan = planned("debian-12", CARDS["ampere"], [], plan_pins={"cudnn": "9.17"})
+    assert plan["toolkits"] == [{"version": "13.0.2", "cudnn": "none", "nccl": "2.32.3"}]
+    assert "CUDA toolkit 13.0 gets no cuDNN: 9.17 is asked for, to be had is 9.28.0" in plan["warnings"]
+
+
+@pytest.mark.parametrize("system", ["debian-12", "debian-13"])
+def test_a_toolkit_that_is_asked_for_can_be_brought_or_is_a_conflict(system: str) -> None:
+    found = []
+    for row in CATALOG.cuda_lines:
+        plan = planned(system, CARDS["ampere"], [], plan_pins={"cuda": row.line})
+        if plan["problems"]:
+            assert f"CUDA {row.line}" in plan["problems"][0]
+            continue
+        assert toolkits(plan, system) == []
+        found.append(row.line)
+    assert {"debian-12": "12.9", "debian-13": "12.4"}[system] in found
 
 
 def test_debians_own_535_stays_proprietary_on_a_gpu_that_could_have_the_open_module() -> None:
