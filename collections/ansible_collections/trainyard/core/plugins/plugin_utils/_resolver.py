@@ -290,6 +290,10 @@ class _Fleet:
                 warnings.append(f"CUDA toolkit {row.line} gets no cuDNN: {words}")
         major = int(row.line.split(".", maxsplit=1)[0])
         nccls = [(number, fact) for number, majors, fact in catalog.nccls if major in majors and catalog.library("nccl", number, row.line)]
+        if nccls:
+            reasons.append(Reason(f"NCCL {nccls[0][0]} in CUDA {row.line}: the newest for CUDA {major}", nccls[0][1]))
+        else:
+            reasons.append(Reason(f"no NCCL in CUDA {row.line}: there is none for CUDA {major}"))
         return NodeToolkit(row, found.version if found else "", nccls[0][0] if nccls else "")
 
     def _placed(self, name: str, wheels: WheelSet, node: Node, split: Sequence[str]) -> Placed:
@@ -314,6 +318,8 @@ class _Fleet:
             )
         if conda:
             reasons.append(Reason(f"Python {python} from conda: the system's own {node.system.python} is outside {_pythons(wheels)}"))
+        else:
+            reasons.append(Reason(f"Python {python}: the system's own", node.system.fact))
         if name in split:
             warnings.append("no one wheel set runs on all nodes, so it cannot train across all of them")
         why_not: list[Reason] = []

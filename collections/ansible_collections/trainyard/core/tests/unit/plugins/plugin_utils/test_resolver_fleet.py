@@ -98,8 +98,11 @@ def test_answers_are_plain_data_with_a_reason_and_a_source_for_each_choice() -> 
     assert node["driver"]["branch"] == 580
     assert set(node["environments"]) == {"pytorch", "tensorflow"}
     assert node["environments"]["pytorch"]["indexes"]["pytorch-cu126"].endswith("/cu126")
-    for word in ("driver R580", "not newer than R580", "CUDA toolkit", "cuDNN"):
+    for word in ("driver R580", "not newer than R580", "CUDA toolkit", "cuDNN", "NCCL"):
         assert any(word in reason["text"] and reason.get("source") for reason in node["reasons"]), word
+    assert any(
+        reason["text"] == "Python 3.12: the system's own" and reason.get("source") for reason in node["environments"]["pytorch"]["reasons"]
+    )
     found = ask([machine("ubuntu-24.04", "v100")], "pytorch", pins={"cuda": "13.0"})
     assert found.explanation
     conflict = json.loads(json.dumps(explanation_data(CATALOG, found.explanation)))
