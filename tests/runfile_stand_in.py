@@ -51,7 +51,12 @@ put /usr/bin/nvidia-smi << 'END'
 @SMI@END
 put /usr/bin/nvidia-uninstall << 'END'
 @UNINSTALL@END
-chmod 0755 /usr/bin/nvidia-smi /usr/bin/nvidia-uninstall
+put /usr/bin/nvidia-persistenced << 'END'
+#!/bin/sh
+echo "nvidia-persistenced failed to initialize. Check syslog for more details." >&2
+exit 1
+END
+chmod 0755 /usr/bin/nvidia-smi /usr/bin/nvidia-uninstall /usr/bin/nvidia-persistenced
 mkdir -p /usr/src/nvidia-$version_string
 cd /usr/src/nvidia-$version_string
 cat > dkms.conf << 'END'

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.slow
 
 SERVER = "http://127.0.0.1:8123"
 REPOSITORY = {"nvidia_driver_source": "nvidia_repository", "nvidia_driver_branch": 580, "nvidia_driver_modules": "open"}
+DAEMON = "trainyard-nvidia-persistenced.service"
 OUR_FILES = "/usr/bin/nvidia* /usr/lib/x86_64-linux-gnu/libcuda* /var/lib/nvidia /var/lib/trainyard /var/cache/trainyard /usr/src/nvidia*"
 
 
@@ -185,6 +186,7 @@ def test_a_runfile_takes_the_place_of_packages_and_goes_on_after_an_interruption
     assert done.status == 0, done.text
     assert_installed(node, "580.95.05", "Dual MIT/GPL")
     assert "libcuda1" not in package_list(node)
+    assert ask(node, f"systemd-analyze verify {DAEMON} 2>&1; systemctl is-enabled {DAEMON}") == "enabled"
     again = driver(node, tmp_path, **common, **runfile(runfiles, "580.95.05"))
     assert (again.status, again.changed) == (0, {"head": 0})
     assert driver(node, tmp_path, ("--check",), **common, **runfile(runfiles, "580.95.05")).changed == {"head": 0}
@@ -210,6 +212,7 @@ def test_undo_leaves_packages_files_and_sources_as_they_were(
     assert gone.status == 0, gone.text
     left = ask(node, f"find {OUR_FILES} -type f 2>/dev/null || true").splitlines()
     assert [path for path in left if not re.match(r"/var/lib/trainyard/(packages|dependencies)/nvidia_driver$", path)] == []
+    assert ask(node, f"find /etc/systemd -name {DAEMON}; getent passwd trainyard-nvpd || true") == ""
     assert package_list(node) == before[0]
     # Where a kernel has headers alone, as in a container, depmod's indexes stay in its folder.
     assert [path for path in state_of_disk(node) if not re.match(r"/lib/modules/[^/]+/modules\.", path)] == before[1]
