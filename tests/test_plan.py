@@ -166,6 +166,12 @@ def test_what_nodes_say_of_themselves_is_planned_for() -> None:
     assert nodes["c"]["driver"]["keep"], "the loaded module's version counts where nvidia-smi does not answer"
 
 
+def test_a_system_is_known_by_what_its_facts_call_it() -> None:
+    names = [("RedHat", "9.6"), ("Rocky", "9.6"), ("AlmaLinux", "9.6"), ("Debian", "13"), ("Ubuntu", "22.04")]
+    nodes = filtered({name: {**WISHES, **facts(name, number)} for name, number in names})["plan"]["nodes"]
+    assert [node["os"] for node in nodes.values()] == ["rhel-9", "rhel-9", "rhel-9", "debian-13", "ubuntu-22.04"]
+
+
 def locked(nodes: dict[str, Any]) -> dict[str, dict[str, str]]:
     """Return node -> environment -> its lock."""
     return {name: {lock["name"]: lock["lock"] for lock in node["locks"]} for name, node in nodes.items()}
