@@ -11,6 +11,7 @@ import yaml
 from ansible_collections.trainyard.core.plugins.plugin_utils._fleet_plan import fleet_plan
 from ansible_collections.trainyard.core.plugins.plugin_utils._fleet_words import NAMES, fleet
 
+from tests.support import ansible_playbook
 from trainyard import catalog, cli
 
 WISHES = {"plan_environments": ["pytorch", "tensorflow"]}
@@ -93,6 +94,14 @@ def test_a_conflict_ends_with_2_and_names_the_nodes(tmp_path: Path, capsys: pyte
         ({"a": {"plan_os": "debian-12", "plan_gpus": ["RTX 4091"]}}, WISHES, 64, "a: gpu: 'RTX 4091' is not known"),
         ({"a": {"plan_os": "debian-12"}}, {"plan_environments": ["pytroch"]}, 64, "pytorch"),
         ({"a": {"plan_os": "debian-12", "plan_secure_boot": "no"}}, WISHES, 64, "plan_secure_boot: 'no' on a is neither true nor false."),
+        ({"a": {"plan_os": "debian-12"}}, {"plan_environments": "{{ x }}"}, 64, "plan_environments: a has an expression, '{{ x }}'"),
+        ({"a": {"plan_os": "debian-12"}}, {"plan_environments": ["{{ x }}"]}, 64, "Write what it comes to."),
+        ({"a": {"plan_os": "debian-12", "plan_pins": {"cuda": "{{ x }}"}}}, WISHES, 64, "plan_pins: a has an expression, '{{ x }}'"),
+        ({"a": {"plan_os": "{{ x }}"}}, WISHES, 64, "plan_os: a has an expression, '{{ x }}'"),
+        ({"a": {"plan_os": "debian-12"}}, {"plan_environments": "pytorch"}, 64, "plan_environments: 'pytorch' on a is no list; right is"),
+        ({"a": {"plan_os": "debian-12", "plan_gpus": "RTX 4090"}}, WISHES, 64, "plan_gpus: 'RTX 4090' on a is no list"),
+        ({"a": {"plan_os": "debian-12", "plan_driver_sources": "runfile"}}, WISHES, 64, "plan_driver_sources: 'runfile' on a is no list"),
+        ({"a": {"plan_os": "debian-12", "plan_pins": ["cuda=12"]}}, WISHES, 64, "plan_pins: ['cuda=12'] on a is no mapping"),
         ({"a": {"plan_os": "debian-12", "plan_kernel": "new"}}, WISHES, 64, "a: kernel: 'new' is no version such as 6.12"),
         ({"a": {"plan_os": "debian-12"}}, {}, 1, "wants nothing planned: set plan_environments"),
         (
@@ -259,6 +268,39 @@ def test_the_filter_returns_a_clash_as_sentences_and_nothing_where_nothing_is_wa
     assert filtered({"a": facts("Ubuntu", "24.04", "1db4")}) == {"problems": [], "plan": {}}
     unknown = filtered({"a": {**WISHES, **facts("Plan9", "4")}})
     assert "a: os: 'plan9-4' is not known" in unknown["problems"][0]
+
+
+PLAY = """
+- hosts: all
+  gather_facts: false
+  tasks:
+    - ansible.builtin.import_role: {name: catalog}
+    - ansible.builtin.set_fact: {distribution: Debian, distribution_version: "12", distribution_major_version: "12", cacheable: true}
+    - trainyard.core.fleet_plan:
+        catalogue: "{{ stack }}"
+        environments: "{{ catalog_environments }}"
+        locks: "{{ locks }}"
+        month: "2026-11"
+      run_once: true
+"""
+
+
+def test_playbooks_evaluate_what_the_inventory_says(tmp_path: Path) -> None:
+    host = {
+        "ansible_connection": "local",
+        "plan_gpu_info_result": facts("Debian", "12")["plan_gpu_info_result"],
+        "plan_environments": "{{ wished }}",
+        "wished": ["{{ framework }}"],
+        "framework": "pytorch==2.13.0",
+        "plan_pins": {"python": "{{ '3.' ~ 11 }}"},
+    }
+    variables = {"stack": str(catalog.FOLDER), "locks": str(catalog.LOCKS)}
+    (tmp_path / "play.yml").write_text(PLAY)
+    played = ansible_playbook(tmp_path / "play.yml", Path(inventory(tmp_path, {"a": host}, **variables)))
+    assert played.status == 0, played.failures()
+    (result,) = [result for result in played.results.values() if "plan" in result]
+    node = result["plan"]["nodes"]["a"]
+    assert (node["environments"]["pytorch"]["requirements"], node["environments"]["pytorch"]["python"]) == (["torch==2.13.0+cpu"], "3.11")
 
 
 def test_a_node_that_said_nothing_is_named() -> None:

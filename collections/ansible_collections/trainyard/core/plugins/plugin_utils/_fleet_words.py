@@ -17,6 +17,9 @@ FLEET_WIDE = ("pins", "profile", "device", "driver_policy", "driver_modules", "d
 NAMES = tuple(PREFIX + key for key in (*FLEET_WIDE, "environments", "os", "gpus", "driver", "kernel", "secure_boot"))
 """The variables of an inventory that are read here."""
 
+LISTS = {"environments": "[pytorch, tensorflow]", "gpus": "[RTX 4090]", "driver_sources": "[distribution]"}
+"""Those that are lists, with what would be right."""
+
 
 def wanted(host: Mapping[str, Any]) -> bool:
     """Return whether a host's variables want anything planned."""
@@ -35,6 +38,8 @@ def fleet(catalog: Catalog, hosts: Mapping[str, Mapping[str, Any]], *, offline: 
     Raises:
         ValueError: a word means nothing, or hosts differ in what has to hold for all.
     """
+    for name, host in hosts.items():
+        _check(name, host)
     nodes = [_offline(catalog, name, host) if offline else _online(catalog, name, host) for name, host in hosts.items()]
     words: dict[str, Any] = {}
     for key in FLEET_WIDE:
@@ -59,6 +64,31 @@ def fleet(catalog: Catalog, hosts: Mapping[str, Mapping[str, Any]], *, offline: 
             known["nodes"].append(name)
     words["environments"] = list(environments.values())
     return nodes, words
+
+
+def _check(name: str, host: Mapping[str, Any]) -> None:
+    """Refuse values of another kind than they have to be, before any is taken apart."""
+    for variable in NAMES:
+        value = host.get(variable) or None
+        expression = _expression(value)
+        if expression:
+            raise ValueError(
+                f"{variable}: {name} has an expression, '{expression}', and the inventory is read as it stands here: only playbooks such as "
+                "site.yml evaluate it. Write what it comes to."
+            )
+        right = LISTS.get(variable.removeprefix(PREFIX))
+        if value is not None and right and not isinstance(value, list | tuple):
+            raise ValueError(f"{variable}: {value!r} on {name} is no list; right is such as {right}.")
+        if value is not None and variable == f"{PREFIX}pins" and not isinstance(value, Mapping):
+            raise ValueError(f"{variable}: {value!r} on {name} is no mapping; right is such as {{cuda: '12.6'}}.")
+
+
+def _expression(value: Any) -> str:
+    """Return the first text in a value that Ansible would evaluate, "" where there is none."""
+    if isinstance(value, str):
+        return value if "{{" in value or "{%" in value else ""
+    parts = [*value, *value.values()] if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return next((found for part in parts if (found := _expression(part))), "")
 
 
 def _offline(catalog: Catalog, name: str, host: Mapping[str, Any]) -> Node:
