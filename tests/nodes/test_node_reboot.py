@@ -324,6 +324,17 @@ def test_a_controller_that_is_down_is_a_hindrance(cluster: Lab, tmp_path: Path) 
     until(cluster, "sinfo -h -o %T", "idle")
 
 
+def test_a_sound_node_that_cannot_be_put_back_is_said_to_be_drained(cluster: Lab, tmp_path: Path) -> None:
+    result = reboot(cluster, tmp_path, ["--limit", "node1"], proof=["systemctl", "stop", "munge"])
+    cluster.execute("node1", ["systemctl", "start", "munge"])
+    said = result.results["Reboot", "node1"]
+    assert (said["rebooted"], said["drained"]) == (True, True)
+    (warning,) = said["warnings"]
+    assert warning.startswith("Slurm does not answer (")
+    assert warning.endswith("The node node1 stays drained in Slurm until that is mended.")
+    assert state(cluster, "node1").endswith(f"|{REASON}")
+
+
 def test_a_node_without_slurm_is_simply_rebooted(cluster: Lab, tmp_path: Path) -> None:
     task = {"name": "Drain", "trainyard.core.slurm_node": {"state": "drained"}}
     result = play(cluster, tmp_path, [task], ["--limit", "head"])

@@ -73,8 +73,10 @@ class ActionModule(ActionBase):
                 return result
         UNSOUND.unlink(missing_ok=True)
         if scheduler["own"] and not self._task.check_mode:
-            self._slurm("resumed", wish)
-            result["drained"] = False
+            back = self._slurm("resumed", wish)
+            result["drained"] = bool(back.get("failed"))
+            if back.get("failed"):
+                result["warnings"] = [f"{back['msg']} {self._stays(scheduler)}"]
         return result
 
     def _host(self) -> str:
