@@ -128,6 +128,29 @@ def test_wrong_words_are_refused_by_name(
     assert (ended, says in err) == (status, True), err
 
 
+@pytest.mark.parametrize("group", [{"hosts": {"gpu1": {}}}, {"children": {"old": {"hosts": {"gpu1": {}}}}}])
+def test_gpu_nodes_without_wishes_are_refused_as_site_yml_does(
+    group: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "hosts.yml"
+    head = {"plan_os": "debian-12", **WISHES}
+    path.write_text(yaml.safe_dump({"all": {"hosts": {"head": head}, "children": {"gpu": group}}}))
+    status, _out, err = plan(["-i", str(path), "--offline"], capsys)
+    assert status == 64
+    (sentence,) = filtered({"head": {**head, **facts("Debian", "12")}, "gpu1": {"plan_expected": True}})["problems"]
+    assert err.strip() == f"trainyard: {sentence}"
+    expected = yaml.safe_load((Path(__file__).parents[1] / "playbooks/group_vars/all.yml").read_text())["plan_expected"]
+    assert expected == "{{ 'gpu' in group_names }}", "what the command has instead of it"
+
+
+def test_a_gpu_node_that_need_not_have_wishes_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "hosts.yml"
+    hosts = {"head": {"plan_os": "debian-12", **WISHES}}
+    path.write_text(yaml.safe_dump({"all": {"hosts": hosts, "children": {"gpu": {"hosts": {"gpu1": {"plan_expected": False}}}}}}))
+    status, out, _err = plan(["-i", str(path), "--offline", "--json"], capsys)
+    assert (status, list(json.loads(out)["nodes"])) == (0, ["head"])
+
+
 def test_an_inventory_that_is_not_there_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, _out, err = plan(["-i", str(tmp_path / "none"), "--offline"], capsys)
     assert status == 1

@@ -28,6 +28,7 @@ examples:
 
 What is wanted stands in the inventory: plan_environments, plan_pins and others, see roles/plan/README.md.
 exit status: 0 with the plan; 1 where a node does not answer; 2 where wishes clash, which is explained; 64 for words that mean nothing
+or are missing
 """
 
 
@@ -52,6 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.inventory.exists():
         raise TrainyardError(f"There is no inventory {arguments.inventory}. inventory/example shows how one is written.")
     hosts = inventory_hosts(arguments.inventory, arguments.limit)
+    if words.unwished(hosts):
+        raise UsageError(words.unwished(hosts))
     hosts = {name: host for name, host in hosts.items() if words.wanted(host)}
     if not hosts:
         raise TrainyardError(
@@ -68,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def inventory_hosts(inventory: Path, limit: str | None = None) -> dict[str, dict[str, Any]]:
-    """Return the variables of each host of an inventory.
+    """Return the variables ``plan_*`` of each host of an inventory, and whether it has to have wishes, as in playbooks.
 
     Raises:
         TrainyardError: it cannot be read, or it has no host.
@@ -78,11 +81,21 @@ def inventory_hosts(inventory: Path, limit: str | None = None) -> dict[str, dict
     if done.returncode:
         raise TrainyardError(f"The inventory {inventory} cannot be read:\n{done.stderr.strip()[-1500:]}")
     listing = json.loads(done.stdout)
-    variables = listing.pop("_meta", {}).get("hostvars", {})
+    variables, every = listing.pop("_meta", {}).get("hostvars", {}), (*words.NAMES, words.EXPECTED)
     names = dict.fromkeys(name for group in listing.values() for name in group.get("hosts", []))
     if not names:
         raise TrainyardError(f"The inventory {inventory} has no host{f' that {limit} means' if limit else ''}.")
-    return {name: {key: value for key, value in variables.get(name, {}).items() if key in words.NAMES} for name in names}
+    members = _members(listing, words.GROUP)
+    return {
+        name: {words.EXPECTED: name in members, **{key: value for key, value in variables.get(name, {}).items() if key in every}}
+        for name in names
+    }
+
+
+def _members(listing: Mapping[str, Any], group: str) -> set[str]:
+    """Return the hosts of a group and of the groups in it."""
+    data = listing.get(group, {})
+    return {*data.get("hosts", []), *(name for child in data.get("children", []) for name in _members(listing, child))}
 
 
 def _ask(inventory: Path, limit: str | None, hosts: Mapping[str, dict[str, Any]], *, quiet: bool) -> None:

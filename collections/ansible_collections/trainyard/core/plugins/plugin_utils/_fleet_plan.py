@@ -8,15 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.trainyard.core.plugins.plugin_utils import _catalog_files
-from ansible_collections.trainyard.core.plugins.plugin_utils._fleet_words import NAMES, fleet, wanted
+from ansible_collections.trainyard.core.plugins.plugin_utils._fleet_words import EXPECTED, NAMES, fleet, unwished, wanted
 from ansible_collections.trainyard.core.plugins.plugin_utils._locked import locks_of, with_locked_libraries
 from ansible_collections.trainyard.core.plugins.plugin_utils._plan_data import conflict_sentences, plan_data, unlocked_sentences
 from ansible_collections.trainyard.core.plugins.plugin_utils._words import answer
-
-NOTHING_WISHED = (
-    "plan_environments: {} belongs to the group gpu, and nothing says what its GPUs are for. Say it in the inventory, such as "
-    "plan_environments: [pytorch, tensorflow], or take it out of the group."
-)
 
 
 def fleet_plan(
@@ -32,11 +27,10 @@ def fleet_plan(
         locks: folder of their locks.
         month: such as "2026-11"; it decides which driver branches nobody looks after any more.
     """
-    every = {name: {key: hostvars[name][key] for key in NAMES if key in hostvars[name]} for name in hosts}
+    every = {name: {key: hostvars[name][key] for key in (*NAMES, EXPECTED) if key in hostvars[name]} for name in hosts}
     known = {name: host for name, host in every.items() if wanted(host)}
-    unwished = [name for name in hosts if name not in known and hostvars[name].get("plan_expected")]
-    if unwished:
-        return {"problems": [NOTHING_WISHED.format(", ".join(unwished))], "plan": {}}
+    if unwished(every):
+        return {"problems": [unwished(every)], "plan": {}}
     if not known:
         return {"problems": [], "plan": {}}
     for name, host in known.items():

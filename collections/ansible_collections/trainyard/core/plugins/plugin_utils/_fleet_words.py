@@ -19,11 +19,24 @@ NAMES = tuple(PREFIX + key for key in (*FLEET_WIDE, "environments", "os", "gpus"
 
 LISTS = {"environments": "[pytorch, tensorflow]", "gpus": "[RTX 4090]", "driver_sources": "[distribution]"}
 """Those that are lists, with what would be right."""
+GROUP = "gpu"
+EXPECTED = PREFIX + "expected"
+"""Whether a host has to have wishes; the playbooks' variables say so of the group gpu, unless the inventory says otherwise."""
+NOTHING_WISHED = (
+    "plan_environments: {} belongs to the group gpu, and nothing says what its GPUs are for. Say it in the inventory, such as "
+    "plan_environments: [pytorch, tensorflow], or take it out of the group."
+)
 
 
 def wanted(host: Mapping[str, Any]) -> bool:
     """Return whether a host's variables want anything planned."""
     return any(host.get(PREFIX + key) for key in ("environments", "pins", "profile"))
+
+
+def unwished(hosts: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return what is wrong where hosts have no wishes and have to have some, "" where nothing is."""
+    names = [name for name, host in hosts.items() if host.get(EXPECTED) and not wanted(host)]
+    return NOTHING_WISHED.format(", ".join(names)) if names else ""
 
 
 def fleet(catalog: Catalog, hosts: Mapping[str, Mapping[str, Any]], *, offline: bool = False) -> tuple[list[Node], dict[str, Any]]:
@@ -73,8 +86,8 @@ def _check(name: str, host: Mapping[str, Any]) -> None:
         expression = _expression(value)
         if expression:
             raise ValueError(
-                f"{variable}: {name} has an expression, '{expression}', and the inventory is read as it stands here: only playbooks such as "
-                "site.yml evaluate it. Write what it comes to."
+                f"{variable}: {name} has an expression, '{expression}', and the inventory is read as it stands here: only playbooks such "
+                "as site.yml evaluate it. Write what it comes to."
             )
         right = LISTS.get(variable.removeprefix(PREFIX))
         if value is not None and right and not isinstance(value, list | tuple):
