@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+from pathlib import Path
 
 import pytest
 
 from trainyard import cli
+from trainyard.commands import plan, resolve
 
 MACHINE = ["resolve", "--gpu", "Tesla V100", "--os", "ubuntu-24.04"]
 WISHES = ["--framework", "pytorch", "--framework", "tensorflow"]
@@ -80,6 +84,30 @@ def test_words_that_mean_nothing_end_with_64_and_the_nearest_known_ones(
 ) -> None:
     assert cli.main(["resolve", *words]) == 64
     assert named in capsys.readouterr().err
+
+
+def examples(text: str, verb: str) -> list[list[str]]:
+    """Return the words of the examples of a verb in a help text: what is not the comment after them, and not another program's."""
+    lines = [re.split(r"\s{3,}|\s\|\s", line.strip())[0] for line in text.splitlines() if line.startswith(f"  ./trainyard {verb}")]
+    return [shlex.split(line)[1:] for line in lines]
+
+
+@pytest.mark.parametrize("words", [*examples(resolve.EXAMPLES, "resolve"), *examples(cli.EXAMPLES, "resolve")], ids=" ".join)
+def test_every_example_of_the_help_has_an_answer(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(words) == 0, capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [*examples(plan.EXAMPLES, "plan"), *examples(cli.EXAMPLES, "plan")], ids=" ".join)
+def test_every_example_of_plan_has_an_answer(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [str(tmp_path / "hosts.yml") if word == "inventory/mylab" else word for word in words]
+    assert cli.parser().parse_args(words).run is plan.run
+    (tmp_path / "hosts.yml").write_text("all: {hosts: {a: {plan_os: debian-12}}, vars: {plan_environments: [pytorch]}}")
+    offline = [*words, *([] if "--offline" in words else ["--offline"])]  # there is no node that could be asked
+    assert cli.main(offline) == 0, capsys.readouterr().out
+
+
+def test_there_are_examples() -> None:
+    assert [len(examples(text, verb)) for text, verb in ((resolve.EXAMPLES, "resolve"), (plan.EXAMPLES, "plan"))] == [5, 3]
 
 
 def test_help_shows_examples_and_the_exit_status(capsys: pytest.CaptureFixture[str]) -> None:

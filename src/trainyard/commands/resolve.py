@@ -17,7 +17,7 @@ examples:
   ./trainyard resolve --gpu "RTX 4090" --gpu "RTX 4090" --os debian-12 --framework pytorch --pin cuda=12.6
   ./trainyard resolve --gpu a100 --os debian-12 --framework pytorch+tensorflow     both in one environment
   ./trainyard resolve --os debian-12 --framework caffe                              a machine without a GPU
-  ./trainyard resolve --gpu k80 --os ubuntu-22.04 --profile qingcloud-1.1:cuda-8.0
+  ./trainyard resolve --os debian-12 --profile qingcloud-1.1                        a published set of old versions
 
 exit status: 0 with the set; 2 where wishes clash, which is explained; 64 for words that mean nothing
 """
