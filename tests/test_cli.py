@@ -132,6 +132,15 @@ def test_a_changed_recipe_makes_another_image(monkeypatch: pytest.MonkeyPatch, t
     assert containers.Image("bookworm").tag != before
 
 
+def test_a_base_from_a_registry_is_of_the_same_release_and_makes_another_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRAINYARD_BASE_IMAGE", raising=False)
+    made_here = containers.Image("trixie").tag
+    assert containers.Image("trixie").from_registry == ""
+    monkeypatch.setenv("TRAINYARD_BASE_IMAGE", "debian")
+    assert containers.Image("trixie").from_registry == "debian:trixie"
+    assert containers.Image("trixie").tag != made_here
+
+
 def test_what_cannot_be_installed_is_named_with_the_command_that_helps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(system.os, "geteuid", lambda: 1000)
     with pytest.raises(

@@ -97,14 +97,13 @@ class Image:
     @property
     def tag(self) -> str:
         """Return the image's name and tag."""
-        digest = hashlib.sha256(RECIPE.read_bytes() + self.release.encode()).hexdigest()[:12]
+        digest = hashlib.sha256(RECIPE.read_bytes() + self.release.encode() + self.from_registry.encode()).hexdigest()[:12]
         return f"trainyard/node:{self.release}-{digest}"
 
     def ensure(self, client: docker.DockerClient, say: Say = print) -> str:
         """Build the image unless it is there, and return its tag.
 
-        The base layer comes from the distribution's archive by mmdebstrap, or, where ``TRAINYARD_BASE_IMAGE`` names an
-        image such as ``debian:12``, from the registry that Docker knows.
+        The base layer comes from the distribution's archive by mmdebstrap, or from the registry that Docker knows.
 
         Raises:
             TrainyardError: the base layer could not be made, or the recipe failed; carries the end of its output.
@@ -112,7 +111,7 @@ class Image:
         try:
             client.images.get(self.tag)
         except ImageNotFound:
-            base = os.environ.get("TRAINYARD_BASE_IMAGE") or self.bootstrap(client, say)
+            base = self.from_registry or self.bootstrap(client, say)
             say(f"building the node image {self.tag}")
             try:
                 client.images.build(path=str(RECIPE.parent), tag=self.tag, buildargs={"BASE": base}, rm=True, forcerm=True)
@@ -120,6 +119,12 @@ class Image:
                 tail = "".join(str(line.get("stream", "")) for line in error.build_log)[-1500:]
                 raise TrainyardError(f"The node image could not be built: {error}\n{tail}") from error
         return self.tag
+
+    @property
+    def from_registry(self) -> str:
+        """Return the registry's image to start from, such as debian:bookworm where ``TRAINYARD_BASE_IMAGE`` is debian; '' without it."""
+        image = os.environ.get("TRAINYARD_BASE_IMAGE", "")
+        return image and f"{image}:{self.release}"
 
     @property
     def base(self) -> str:
@@ -181,6 +186,7 @@ class Lab:
         nodes: host names, which are also the names in the inventory.
         state: folder for the key pair, the known host keys and the ssh_config; made with mode 0700.
         mounts: read-only folders, path on this machine -> path in every node.
+        devices: kinds of devices that the nodes may use, such as ``b 7:* rmw`` for loop devices.
     """
 
     name: str
@@ -188,6 +194,7 @@ class Lab:
     state: Path
     image: Image = field(default_factory=Image)
     mounts: Mapping[Path, str] = field(default_factory=dict)
+    devices: Sequence[str] = ()
     say: Say = print
 
     @cached_property
@@ -339,6 +346,7 @@ class Lab:
                 network=network.name,
                 networking_config={network.name: self.client.api.create_endpoint_config(aliases=[node])},
                 volumes=volumes,
+                device_cgroup_rules=list(self.devices),
                 **arguments,
             )
         if container.status != "running":

@@ -24,4 +24,4 @@ def lab(say: Say = print) -> Lab:
     wheelhouse = next((path for path in named if path.is_dir()), HERE / "wheelhouse")
     if wheelhouse.is_relative_to(HERE):
         wheelhouse.mkdir(parents=True, exist_ok=True)
-    return Lab(f"lab-{CHECKOUT}", NODES, HERE, Image(), {wheelhouse.resolve(): WHEELHOUSE}, say)
+    return Lab(f"lab-{CHECKOUT}", NODES, HERE, Image(), {wheelhouse.resolve(): WHEELHOUSE}, say=say)

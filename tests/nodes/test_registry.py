@@ -80,12 +80,12 @@ def test_the_base_layer_comes_from_a_registry_and_the_rest_of_the_recipe_is_the_
     address, log = registry
     client = connect()
     base = Image().bootstrap(client, lambda _text: None)
-    name = f"{address}/debian:12"
+    name = f"{address}/debian:bookworm"
     recipe = tmp_path / "recipe" / "Dockerfile"
     recipe.parent.mkdir()
     recipe.write_text(containers.RECIPE.read_text() + "# another digest, so that the image is built\n")
     monkeypatch.setattr(containers, "RECIPE", recipe)
-    monkeypatch.setenv("TRAINYARD_BASE_IMAGE", name)
+    monkeypatch.setenv("TRAINYARD_BASE_IMAGE", f"{address}/debian")
     tag = Image().tag
     lab = Lab(f"test-registry-{CHECKOUT}", ["head"], tmp_path / "state", say=lambda _text: None)
     try:
