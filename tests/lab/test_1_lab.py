@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import socket
+import ssl
 import subprocess
 import time
 from pathlib import Path
@@ -127,6 +129,54 @@ def test_mnist_comes_from_a_url_or_a_path(nodes: Lab) -> None:
         assert "GET /mnist.npz" in nodes.execute("node2", ["cat", "/tmp/mnist.log"])
     finally:
         nodes.execute("node2", ["sh", "-c", "pkill -f 'http.server 8077'; rm -rf /srv/mnist /opt/trainyard/proofs-mnist; true"])
+
+
+def test_a_gpu_that_is_expected_and_not_used_fails_the_run(nodes: Lab) -> None:
+    wishes = {
+        "verification_path": "/opt/trainyard/proofs-gpu",
+        "verification_environments": [{"name": "jax", "path": "/opt/trainyard/envs/jax", "device": "gpu"}],
+    }
+    try:
+        words = ["--limit", "node2", "-e", json.dumps(wishes)]
+        done = ansible_playbook(Path("playbooks/verify.yml"), INVENTORY.relative_to(REPOSITORY), words)
+        assert done.status != 0
+        assert "jax: a GPU was expected, but this build of JAX can use the CPU only" in done.failures()
+    finally:
+        nodes.execute("node2", ["rm", "-rf", "/opt/trainyard/proofs-gpu"])
+
+
+def test_both_services_answer_on_the_network_with_a_certificate_of_ones_own(nodes: Lab, tmp_path: Path) -> None:
+    words = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=node2 -addext subjectAltName=DNS:node2"
+    subprocess.run([*words.split(), "-keyout", "own.key", "-out", "own.pem"], cwd=tmp_path, check=True, capture_output=True)
+    wishes = {
+        f"{role}_{name}": value
+        for role in ("jupyter", "tensorboard")
+        for name, value in (
+            ("listen", "0.0.0.0"),
+            ("tls_certificate", str(tmp_path / "own.pem")),
+            ("tls_key", str(tmp_path / "own.key")),
+        )
+    }
+    try:
+        opened = site("--limit", "node2", "--tags", "jupyter,tensorboard", "-e", json.dumps(wishes))
+        assert opened.status == 0, opened.failures()
+        trusts = ssl.create_default_context(cafile=str(tmp_path / "own.pem"))
+        for port, path, status in ((8888, "/login", 200), (6006, "/", 401)):
+            deadline = time.monotonic() + 60
+            while True:
+                try:
+                    plain = socket.create_connection((nodes.address("node2"), port), timeout=10)
+                    with plain, trusts.wrap_socket(plain, server_hostname="node2") as secured:
+                        secured.sendall(f"GET {path} HTTP/1.0\r\nHost: node2\r\n\r\n".encode())
+                        answer = secured.recv(100).decode()
+                    break
+                except ConnectionRefusedError:
+                    assert time.monotonic() < deadline, f"nobody listens on {port}"
+                    time.sleep(0.5)
+            assert f" {status} " in answer.splitlines()[0], answer
+    finally:
+        assert site("--limit", "node2").status == 0
+    assert "127.0.0.1:8888" in nodes.execute("node2", ["ss", "-Hltn"]), "and only the node itself is let in again"
 
 
 def test_apply_says_what_a_stray_pip_install_would_cost_and_repairs_it(nodes: Lab) -> None:
