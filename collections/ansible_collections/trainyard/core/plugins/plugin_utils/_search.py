@@ -252,7 +252,7 @@ class Search:
 
         def extend(pending: tuple[tuple[str, str], ...], chosen: tuple[Choice, ...], pythons: tuple[str, ...]) -> Iterator[WheelSet]:
             if not pending:
-                yield from self._finish(chosen, gpus, drivers, made_for, why_not)
+                yield from self._finish(chosen, nodes, gpus, drivers, made_for, why_not)
                 return
             (name, needs), rest = pending[0], pending[1:]
             for choice in [choice for choice in chosen if choice.release.framework == name]:
@@ -340,7 +340,13 @@ class Search:
         return Reason(words, last.build.fact, self._built(last), last.release.version)
 
     def _finish(
-        self, chosen: tuple[Choice, ...], gpus: Sequence[Gpu], drivers: dict[str, Driver], made_for: int, why_not: list[Reason]
+        self,
+        chosen: tuple[Choice, ...],
+        nodes: Sequence[Node],
+        gpus: Sequence[Gpu],
+        drivers: dict[str, Driver],
+        made_for: int,
+        why_not: list[Reason],
     ) -> Iterator[WheelSet]:
         """Yield the wheel sets of these builds: CUDA lines that the preferred driver was made for first, in each the newest cuDNN."""
         if not gpus:
@@ -359,6 +365,10 @@ class Search:
                 words = f"needs driver {least} or newer for CUDA {line}, {late} can have {drivers[late]} at most"
                 why_not.append(Reason(words, fact, subject, number))
                 continue
+            no_toolkit = self._no_toolkit(chosen, nodes, line)
+            if no_toolkit:
+                why_not.append(no_toolkit)
+                continue
             wanted = [choice.build.cudnn for choice in chosen if choice.build.cudnn]
             pin = self.wishes.pin("cudnn")
             if not wanted:
@@ -372,6 +382,17 @@ class Search:
                     break
             else:
                 why_not.append(self._cudnn_clash(chosen, line, gpus))
+
+    def _no_toolkit(self, chosen: Sequence[Choice], nodes: Sequence[Node], line: str) -> Reason | None:
+        """Return why builds that use a node's own toolkit cannot have one of a CUDA line there, None where they can or use their own."""
+        choice = next((choice for choice in chosen if choice.build.device == "gpu" and not choice.build.bundled), None)
+        row = next(row for row in self.catalog.cuda_lines if row.line == line)
+        for node in nodes if choice else ():
+            words = node.system.why_no_toolkit(row, self.wishes.sources)
+            if words and choice:
+                text = f"uses the node's own CUDA {line}, which {words}"
+                return Reason(text, node.system.fact, self._built(choice), choice.release.version)
+        return None
 
     def _made_with(self, line: str) -> int:
         return next(int(version(row.driver).major) for row in self.catalog.cuda_lines if row.line == line)

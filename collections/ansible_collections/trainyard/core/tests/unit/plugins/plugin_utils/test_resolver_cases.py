@@ -282,7 +282,15 @@ CASES = {
     "Caffe on an Ampere GPU": Case(
         U24, ("A100",), ({"frameworks": "caffe", "device": "gpu"},), clash=("framework", "device"), because="", change=("device",)
     ),
-    "Caffe on a Pascal GPU": Case(D12, ("GTX 1080",), ({"frameworks": "caffe", "device": "gpu"},), sets={"caffe": "device gpu"}),
+    "Caffe on a Pascal GPU": Case(U22, ("GTX 1080",), ({"frameworks": "caffe", "device": "gpu"},), sets={"caffe": "device gpu"}),
+    "Caffe on a Pascal GPU, where its CUDA cannot be had": Case(
+        D12,
+        ("GTX 1080",),
+        ({"frameworks": "caffe", "device": "gpu"},),
+        clash=("framework", "device"),
+        because="uses the node's own CUDA 8.0, which is older than 12.3, the oldest in NVIDIA's repository for Debian 12",
+        change=("device",),
+    ),
     "no GPU: the CPU, no driver": Case(
         D12, (), ("pytorch", "tensorflow"), sets={"pytorch": "device cpu python 3.11", "tensorflow": "device cpu 2.21.*"}
     ),
