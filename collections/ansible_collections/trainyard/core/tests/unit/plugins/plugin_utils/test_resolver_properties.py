@@ -179,6 +179,32 @@ def essence(answer: Any) -> Any:
     )
 
 
+def with_its_driver(plan: NodePlan) -> Node:
+    """Return a node as it is once it has what was planned for it."""
+    driver = plan.driver
+    if driver is None or driver.source == "installed":
+        return plan.node
+    return replace(plan.node, driver=driver.version or f"{driver.branch.branch}.10.01", flavour=driver.modules)
+
+
+@FEW
+@given(fleets(3), wish_lists())
+def test_what_was_planned_is_planned_again_once_it_is_there(nodes: list[Node], wishes: Wishes) -> None:
+    first = solve(CATALOG, nodes, wishes, TODAY)
+    if not isinstance(first, Plan):
+        return
+    again = solve(CATALOG, [with_its_driver(node) for node in first.nodes], wishes, TODAY)
+    assert isinstance(again, Plan)
+    for before, after in zip(first.nodes, again.nodes, strict=True):
+        assert after.toolkits == before.toolkits
+        assert [(placed.wheels.requirements, placed.python) for placed in after.environments] == [
+            (placed.wheels.requirements, placed.python) for placed in before.environments
+        ]
+        if before.driver and after.driver:
+            assert after.driver.source == "installed"
+            assert (after.driver.branch.branch, after.driver.modules) == (before.driver.branch.branch, before.driver.modules)
+
+
 @FEW
 @given(fleets(3), wish_lists(), st.randoms(use_true_random=False))
 def test_the_order_of_wishes_and_nodes_is_irrelevant(nodes: list[Node], wishes: Wishes, random: Any) -> None:

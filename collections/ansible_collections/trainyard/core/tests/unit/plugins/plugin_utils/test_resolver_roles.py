@@ -194,6 +194,21 @@ def test_a_driver_whose_loaded_module_does_not_drive_the_gpu_is_replaced() -> No
     assert "is installed with the proprietary kernel module, wanted is open" in " ".join(never["problems"])
 
 
+@pytest.mark.parametrize("system", ["debian-12", "debian-13"])
+@pytest.mark.parametrize("card", CARDS)
+def test_the_locks_of_a_plan_stay_once_its_driver_is_there(card: str, system: str) -> None:
+    words = {"plan_environments": ["pytorch", "tensorflow", "keras", "jax", "paddle"], "plan_profile": "", "plan_device": "any"}
+    for sources in ([], ["distribution"]):
+        first = planned(system, CARDS[card], sources, **words)
+        if not first.get("driver"):
+            continue
+        driver = first["driver"]
+        again = planned(system, CARDS[card], sources, driver=driver["version"], flavour=driver["modules"], **words)
+        for key in ("problems", "locks", "toolkits"):
+            assert again[key] == first[key], (key, sources)
+        assert (again["driver"]["branch"], again["driver"]["modules"]) == (driver["branch"], driver["modules"]), sources
+
+
 @pytest.mark.parametrize("system", SYSTEMS)
 @pytest.mark.parametrize("card", CARDS)
 def test_with_the_planned_driver_there_the_same_is_planned_on_every_system(card: str, system: str) -> None:
