@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.trainyard.core.plugins.plugin_utils._conflict import Explanation, Wish
-from ansible_collections.trainyard.core.plugins.plugin_utils._gpu_catalog import Catalog, dotted
+from ansible_collections.trainyard.core.plugins.plugin_utils._gpu_catalog import Catalog, DriverSource, dotted
 from ansible_collections.trainyard.core.plugins.plugin_utils._locked import Lock, lock_for
-from ansible_collections.trainyard.core.plugins.plugin_utils._plan import NodePlan, Placed, Plan, Reason
+from ansible_collections.trainyard.core.plugins.plugin_utils._plan import Driver, NodePlan, Placed, Plan, Reason
 
 NONE = "none"
 """What is said where a toolkit gets no cuDNN or NCCL: to the role cuda an empty text would be the first one that it has."""
@@ -111,11 +111,7 @@ def _node(catalog: Catalog, plan: NodePlan, locks: Sequence[Lock]) -> dict[str, 
             "version": driver.version,
             "modules": driver.modules,
             "source": driver.source,
-            "sources": [
-                source.name
-                for source in plan.node.system.sources
-                if driver.source in {"installed", source.name} and driver.modules in (source.offer(driver.branch) or ("", ()))[1]
-            ],
+            "sources": [source.name for source in plan.node.system.sources if _may_be_from(driver, source)],
             "signed_modules": driver.signed,
             "keep": driver.source == "installed",
         },
@@ -129,6 +125,14 @@ def _node(catalog: Catalog, plan: NodePlan, locks: Sequence[Lock]) -> dict[str, 
         "warnings": list(plan.warnings),
         "reasons": _reasons(plan.reasons),
     }
+
+
+def _may_be_from(driver: Driver, source: DriverSource) -> bool:
+    """Return whether a source is a driver's, or an installed one's as far as anybody knows: the vendor's sources had each once."""
+    if driver.source != "installed":
+        return driver.source == source.name
+    offer = source.offer(driver.branch)
+    return source.branches is None or (offer is not None and driver.modules in offer[1])
 
 
 def _placed(catalog: Catalog, placed: Placed) -> dict[str, Any]:

@@ -187,6 +187,12 @@ def test_debians_own_535_stays_proprietary_on_a_gpu_that_could_have_the_open_mod
     assert "distribution" in again["sources"]
 
 
+def test_an_installed_driver_stays_with_the_vendors_source_that_it_came_from_though_that_has_its_branch_no_more() -> None:
+    plan = planned("debian-12", CARDS["ampere"], [], driver="535.309.01", flavour="open")
+    assert plan["driver"]["sources"] == ["nvidia_repository", "runfile"]
+    assert role(plan, "debian-12", before="nvidia_repository") == ("nvidia_repository", [])
+
+
 def test_a_driver_whose_loaded_module_does_not_drive_the_gpu_is_replaced() -> None:
     found = planned("debian-13", CARDS["blackwell"], [], driver="580.173.02", flavour="proprietary")
     assert (found["driver"]["keep"], found["driver"]["modules"]) == (False, "open")
