@@ -128,7 +128,7 @@ def test_mnist_comes_from_a_url_or_a_path(nodes: Lab) -> None:
             assert (again.status, again.changed) == (0, {"node2": 0})
         assert "GET /mnist.npz" in nodes.execute("node2", ["cat", "/tmp/mnist.log"])
     finally:
-        nodes.execute("node2", ["sh", "-c", "pkill -f 'http.server 8077'; rm -rf /srv/mnist /opt/trainyard/proofs-mnist; true"])
+        nodes.execute("node2", ["sh", "-c", "pkill -f '[h]ttp.server 8077'; rm -rf /srv/mnist /opt/trainyard/proofs-mnist; true"])
 
 
 def test_a_gpu_that_is_expected_and_not_used_fails_the_run(nodes: Lab) -> None:

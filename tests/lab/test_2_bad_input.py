@@ -38,7 +38,7 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "full disk": (
         {"framework_env_environments": [{"name": "extra", "environment": "jax"}], "framework_env_path": "/dev/shm/envs"},
-        ["The disk of /dev/shm has", "by framework_env_path"],
+        ["The disk of /dev/shm/envs has", "by framework_env_path"],
     ),
     "mirror with a typing error in its URL": (
         {"base_package_mirror": "htp://mirror"},
