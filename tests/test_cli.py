@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -148,6 +150,29 @@ def test_what_cannot_be_installed_is_named_with_the_command_that_helps(monkeypat
         match=r"Not installed: docker.io. Install with .*, on Debian and Ubuntu: sudo apt-get install -y --no-install-recommends docker.io",
     ):
         system.install({"no-such-program-dockerd": "docker.io"})
+
+
+def test_the_script_names_the_command_that_helps_where_it_may_not_install(tmp_path: Path) -> None:
+    shutil.copy(REPOSITORY / "trainyard", tmp_path)
+    shutil.copy(REPOSITORY / "requirements.lock", tmp_path)
+    bin_ = tmp_path / "bin"
+    bin_.mkdir()
+    (bin_ / "id").write_text("#!/bin/sh\necho 1000\n")
+    (bin_ / "bare").write_text(f'#!/bin/sh\ncase "$*" in *ensurepip*) exit 1 ;; esac\nexec {sys.executable} "$@"\n')
+    for program in bin_.iterdir():
+        program.chmod(0o755)
+    done = subprocess.run(
+        [str(tmp_path / "trainyard"), "--help"],
+        env={"PATH": f"{bin_}:/usr/bin:/bin", "TRAINYARD_PYTHON": str(bin_ / "bare")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.strip() == (
+        "trainyard: Python's venv module is not there. Install it with: sudo apt-get install -y --no-install-recommends python3-venv"
+    )
+    assert not (tmp_path / ".venv").exists()
 
 
 def test_the_script_refuses_an_old_python(tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -190,6 +192,24 @@ def test_apply_says_what_a_stray_pip_install_would_cost_and_repairs_it(nodes: La
     assert "import scipy" not in nodes.execute(
         "node1", ["/opt/trainyard/envs/jax/bin/python", "-c", "import scipy; print(scipy.__version__)"]
     )
+
+
+def test_ctrl_c_ends_a_run_and_all_that_it_started_and_the_same_command_goes_on(nodes: Lab) -> None:
+    words = [str(REPOSITORY / "trainyard"), "apply", "-i", "inventory/lab"]
+    run = subprocess.Popen(words, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    assert run.stdout
+    for line in run.stdout:
+        if "Have the packages for everybody" in line:
+            break
+    os.killpg(run.pid, signal.SIGINT)  # as a terminal does: to the whole of what is in the foreground
+    rest = run.communicate(timeout=60)[0]
+    assert run.returncode == 130, rest
+    assert "interrupted; the same command again goes on from here" in rest
+    left = subprocess.run(["pgrep", "-s", str(run.pid), "-a"], capture_output=True, text=True, check=False).stdout
+    assert left == ""
+    done = trainyard("apply", "-i", "inventory/lab")
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("converged, 0 changed") == len(NODES)
 
 
 def test_a_node_that_does_not_answer_fails_the_run_and_is_named_before_others_change(nodes: Lab) -> None:
