@@ -318,7 +318,7 @@ def index_problem(url: str, tries: int = INDEX_TRIES, pause: float = 2) -> str:
     problem = ""
     for attempt in range(tries):
         try:
-            with urllib.request.urlopen(bare, timeout=20):
+            with urllib.request.build_opener().open(bare, timeout=20):
                 return ""
         except urllib.error.HTTPError as error:
             if error.code < 500:
