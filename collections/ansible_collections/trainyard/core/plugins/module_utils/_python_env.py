@@ -151,6 +151,7 @@ class _Tree:
         self.root = root
         self._folder: str | None = None
         self._descriptor = -1
+        self.inode = 0  # of the file that was looked at last
 
     def stat(self, path: str) -> os.stat_result:
         """Return the status of a file by its path below the root; raises OSError where there is none."""
@@ -159,7 +160,9 @@ class _Tree:
             self.close()
             self._descriptor = os.open(f"{self.root}/{folder}", os.O_PATH)
             self._folder = folder
-        return os.stat(name, dir_fd=self._descriptor)
+        state = os.stat(name, dir_fd=self._descriptor)
+        self.inode = state.st_ino
+        return state
 
     def close(self) -> None:
         """Let go of the folder that is open."""
@@ -188,9 +191,41 @@ def file_damage(tree: _Tree, path: str, checksum: str, size: str, since_ns: int)
     return ""
 
 
-def scan(site: str, since_ns: int) -> tuple[list[Found], list[str]]:
-    """Return the packages in a site-packages folder, and the entries in it that belong to none of them."""
+@dataclass
+class _Sound:
+    """A package that was found sound.
+
+    Attributes:
+        files: by folder, the names of its files and their inodes.
+        rows: by path, what its list of files says of each: checksum and size.
+        owned: entries of the site that it is in.
+    """
+
+    files: dict[str, dict[str, int]] = field(default_factory=dict)
+    rows: dict[str, tuple[str, str]] = field(default_factory=dict)
+    owned: set[str] = field(default_factory=set)
+
+    def others(self, site: str) -> Iterator[str]:
+        """Yield the paths of those files that another environment has not got by a hard link to the very same file."""
+        for folder, wanted in self.files.items():
+            try:
+                there = {entry.name: entry.inode() for entry in os.scandir(f"{site}/{folder}")}
+            except OSError:
+                there = {}
+            for name, _inode in sorted(wanted.items() - there.items()):
+                yield f"{folder}/{name}" if folder else name
+
+
+def scan(site: str, since_ns: int, sound: dict[str, _Sound] | None = None) -> tuple[list[Found], list[str]]:
+    """Return the packages in a site-packages folder, and the entries in it that belong to none of them.
+
+    Args:
+        site: the folder.
+        since_ns: when all in it was known to be well.
+        sound: by list of files, packages that were found sound in other environments; this one's are added.
+    """
     found, owned, tree = [], set(OWN_TOP_LEVEL), _Tree(site)
+    sound = {} if sound is None else sound
     try:
         entries = sorted(entry.name for entry in os.scandir(site))
     except OSError:
@@ -203,20 +238,35 @@ def scan(site: str, since_ns: int) -> tuple[list[Found], list[str]]:
         found.append(package)
         owned.add(entry)
         try:
-            rows = list(read_record(Path(site, entry, "RECORD").read_text(encoding="utf-8")))
+            text = Path(site, entry, "RECORD").read_text(encoding="utf-8")
         except (OSError, ValueError):
-            rows = []
+            text = ""
+        if text in sound:
+            owned |= sound[text].owned
+            package.damage += filter(
+                None, (file_damage(tree, path, *sound[text].rows[path], since_ns) for path in sound[text].others(site))
+            )
+            tree.close()
+            continue
+        rows, here = list(read_record(text)), _Sound()
         if not rows:
             package.recorded = False
             package.damage.append("its list of files is gone")
             continue
         for path, checksum, size in rows:
             if not path.startswith(".."):
-                owned.add(path.partition("/")[0])
+                here.owned.add(path.partition("/")[0])
             if size.isdigit() and not path.endswith(".pyc"):
                 damage = file_damage(tree, path, checksum, size, since_ns)
                 if damage:
                     package.damage.append(damage)
+                else:
+                    folder, _slash, name = path.rpartition("/")
+                    here.files.setdefault(folder, {})[name] = tree.inode
+                    here.rows[path] = checksum, size
+        owned |= here.owned
+        if not package.damage:
+            sound[text] = here
         tree.close()
     return found, [entry for entry in entries if entry not in owned]
 
@@ -465,6 +515,7 @@ class Environments:
         self.base = Path(settings.path)
         self.guard: int | None = None
         self.cleaned: set[str] = set()
+        self.sound: dict[str, _Sound] = {}
         self._version = ""
 
     # Looking
@@ -518,7 +569,7 @@ class Environments:
         if state.anew or not state.marker:
             state.plan = compare(pins, [], [])
         elif closely:
-            state.found, strays = scan(self.site(state.folder), state.since_ns)
+            state.found, strays = scan(self.site(state.folder), state.since_ns, self.sound)
             state.plan = compare(pins, state.found, strays)
         else:
             state.plan = compare(pins, installed(self.site(state.folder)), [])
@@ -616,6 +667,7 @@ class Environments:
         results = {}
         with self._alone():
             self._distrust_cache()
+            self.sound.clear()
             states = [(wanted, self.look(wanted)) for wanted in wishes]  # another run may have been at work while this one waited
             compiling: tuple[Wanted, State, list[subprocess.Popen[str]]] | None = None
             try:

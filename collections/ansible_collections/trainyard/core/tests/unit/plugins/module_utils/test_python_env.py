@@ -7,6 +7,7 @@ import hashlib
 import http.server
 import json
 import os
+import shutil
 import subprocess
 import threading
 import time
@@ -135,6 +136,38 @@ class TestScan:
         install(site, "six", "1.16.0")
         install(site, "six", "1.17.0")
         assert differences(site, lock("six==1.17.0")) == ["repair six: it is installed twice, as 1.16.0 and 1.17.0"]
+
+    @pytest.mark.parametrize(
+        "done, said",
+        [
+            ("nothing", []),
+            ("removed", ["repair six: a/six.py is missing"]),
+            ("replaced", ["repair six: a/six.py has another content"]),
+            ("copied", []),
+            ("cut in both", ["repair six: a/six.py has 1 bytes instead of 6"]),
+            ("folder removed", ["repair six: a/six.py is missing, and 1 more"]),
+        ],
+    )
+    def test_files_that_were_sound_in_another_environment_are_known_by_their_inodes(
+        self, tmp_path: Path, done: str, said: list[str]
+    ) -> None:
+        one, other = tmp_path / "one", tmp_path / "other"
+        install(one, "six", "1.17.0", {"a/six.py": "x = 1\n", "a/more.py": "", "top.py": ""})
+        shutil.copytree(one, other, copy_function=os.link)
+        module = other / "a" / "six.py"
+        if done == "folder removed":
+            shutil.rmtree(module.parent)
+        elif done == "cut in both":
+            module.write_text("x")
+        elif done != "nothing":
+            module.unlink()
+            if done != "removed":
+                module.write_text("x = 2\n" if done == "replaced" else "x = 1\n")
+        sound: dict[str, core._Sound] = {}
+        pins = core.parse_lock(lock("six==1.17.0"))
+        first = core.compare(pins, *core.scan(str(one), 0, sound)).lines()
+        assert first == (said if done == "cut in both" else [])
+        assert core.compare(pins, *core.scan(str(other), 0, sound)).lines() == said
 
     def test_compiled_modules_are_not_looked_at(self, site: Path) -> None:
         info = install(site, "six", "1.17.0")
