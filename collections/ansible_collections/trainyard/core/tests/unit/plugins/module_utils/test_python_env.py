@@ -145,7 +145,7 @@ class TestScan:
             ("replaced", ["repair six: a/six.py has another content"]),
             ("copied", []),
             ("cut in both", ["repair six: a/six.py has 1 bytes instead of 6"]),
-            ("folder removed", ["repair six: a/six.py is missing, and 1 more"]),
+            ("folder removed", ["repair six: a/more.py is missing, and 1 more"]),
         ],
     )
     def test_files_that_were_sound_in_another_environment_are_known_by_their_inodes(
