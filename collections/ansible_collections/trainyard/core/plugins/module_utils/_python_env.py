@@ -591,7 +591,9 @@ class Environments:
             return "it reads the system's packages too", ""
         if not (folder / "bin" / "activate").is_file():
             return "bin/activate is missing", ""
-        return ("", "") if self._is_itself(folder) else ("bin/python does not run", "")
+        # With such a pyvenv.cfg beside it, a link to the interpreter that has just told its version need not be started to be believed.
+        is_link = os.path.realpath(folder / "bin" / "python") == os.path.realpath(self.settings.python)
+        return ("", "") if is_link or self._is_itself(folder) else ("bin/python does not run", "")
 
     def _is_itself(self, folder: Path) -> bool:
         """Say whether the environment's Python runs and takes the environment for its home, not the system's."""
