@@ -18,14 +18,13 @@ import time
 from pathlib import Path
 
 import yaml
+from timed_site import REPOSITORY, timed_site
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY / "src"))
 
-from trainyard.containers import Lab  # noqa: E402
-from trainyard.lab import INVENTORY, NODES, lab  # noqa: E402
+from trainyard.containers import Lab
+from trainyard.lab import INVENTORY, NODES, lab
 
-BIN = Path(sys.executable).parent
 LOCKS = REPOSITORY / "roles" / "catalog" / "files" / "locks"
 PROOFS = REPOSITORY / "roles" / "verification" / "files" / "proofs"
 ENVIRONMENTS = ("tensorflow", "pytorch", "keras", "paddle", "jax", "jupyterlab", "tensorboard")
@@ -49,17 +48,7 @@ def ours(here: Lab, folder: Path) -> float:
     hosts = dict.fromkeys(NODES)
     inventory = folder / "hosts.yml"
     inventory.write_text(yaml.safe_dump({"all": {"hosts": hosts, "vars": variables, "children": {"notebooks": {"hosts": hosts}}}}))
-    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "TRAINYARD_REPORT_JSON": "", "TRAINYARD_REPORT_HTML": ""}
-    started = time.monotonic()
-    done = subprocess.run(
-        [str(BIN / "ansible-playbook"), "site.yml", "-i", str(inventory)],
-        cwd=REPOSITORY,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    seconds = time.monotonic() - started
+    seconds, done = timed_site(inventory, {"TRAINYARD_REPORT_JSON": "", "TRAINYARD_REPORT_HTML": ""})
     if done.returncode:
         sys.exit(done.stdout[-3000:] + done.stderr[-1000:])
     return seconds

@@ -6,36 +6,18 @@ usage: .venv/bin/python benchmarks/second_run.py [ROUNDS]     (after ./trainyard
 
 from __future__ import annotations
 
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-BIN = Path(sys.executable).parent
+from timed_site import timed_site
 
 
 def once(strategy: str | None) -> float:
     """Run site.yml once and return its seconds; it must succeed and change nothing."""
-    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # where it is set, Ansible compiles itself anew in each run
-    if strategy:
-        environment["ANSIBLE_STRATEGY"] = strategy
     with tempfile.TemporaryDirectory(prefix="cp") as connections:  # none is left open by the run before, as there is none in the morning
-        environment["ANSIBLE_SSH_CONTROL_PATH_DIR"] = connections
-        started = time.monotonic()
-        done = subprocess.run(
-            [str(BIN / "ansible-playbook"), "site.yml", "-i", "inventory/lab"],
-            cwd=REPOSITORY,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        seconds = time.monotonic() - started
+        settings = {"ANSIBLE_SSH_CONTROL_PATH_DIR": connections, **({"ANSIBLE_STRATEGY": strategy} if strategy else {})}
+        seconds, done = timed_site("inventory/lab", settings)
     if done.returncode or done.stdout.count("changed=0") != 3:
         sys.exit(f"this is no run with nothing to do:\n{done.stdout[-2000:]}\n{done.stderr[-1000:]}")
     return seconds
