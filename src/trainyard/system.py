@@ -6,7 +6,8 @@ import os
 import shutil
 import subprocess
 from collections.abc import Mapping
-from pathlib import Path
+
+from ansible_collections.trainyard.core.plugins.module_utils._apt import interrupted
 
 from trainyard.errors import TrainyardError
 
@@ -18,7 +19,7 @@ def finish_interrupted() -> None:
     """Have dpkg and apt finish what was being installed when the machine went down or somebody ended them; nothing where nothing was."""
     if os.geteuid() != 0 or not shutil.which("dpkg"):
         return
-    if not subprocess.run(["dpkg", "--audit"], check=False, capture_output=True).stdout and not _journal():
+    if not subprocess.run(["dpkg", "--audit"], check=False, capture_output=True).stdout and not interrupted():
         return
     print("· finishing an interrupted installation of packages", flush=True)
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
@@ -27,11 +28,6 @@ def finish_interrupted() -> None:
         ["apt-get", "-o", f"DPkg::Lock::Timeout={LOCK_SECONDS}", "install", "-y", "--fix-broken"],
     ):
         subprocess.run(command, check=False, capture_output=True, env=environment)
-
-
-def _journal() -> bool:
-    """Say whether dpkg was interrupted in the midst of writing down what it did."""
-    return any(path.name.isdigit() for path in Path("/var/lib/dpkg/updates").glob("*"))
 
 
 def install(programs: Mapping[str, str]) -> None:

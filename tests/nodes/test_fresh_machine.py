@@ -63,5 +63,5 @@ def test_it_finishes_and_is_quick_from_then_on(machine: Lab) -> None:
 def test_a_program_of_a_package_that_is_half_there_is_not_taken_for_installed(machine: Lab) -> None:
     machine.execute("head", ["sh", "-c", "cd /tmp && apt-get -qq download sl && dpkg --unpack sl_*.deb"])
     install = "from trainyard.system import install; install({'/usr/games/sl': 'sl'})"
-    machine.execute("head", ["sh", "-c", f'cd /root/clone/src && python3 -c "{install}"'])
+    machine.execute("head", ["sh", "-c", f'cd /root/clone && PYTHONPATH=src:collections python3 -c "{install}"'])
     assert machine.execute("head", ["dpkg-query", "-W", "-f", "${db:Status-Abbrev}", "sl"]).startswith("ii")
