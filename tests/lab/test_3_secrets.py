@@ -87,6 +87,13 @@ def variables(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.parametrize("words, secret, part", [([CANARY], "", "cmdline"), ([], CANARY, "environ")])
+def test_what_is_looked_for_while_a_run_lasts_would_be_seen(words: list[str], secret: str, part: str) -> None:
+    with Watch() as watch:
+        subprocess.run(["sh", "-c", "sleep 1; :", "sh", *words], env={"PATH": "/usr/bin:/bin", "SECRET": secret}, check=True)
+    assert {seen.split()[0] for seen in watch.seen} == {part}
+
+
 @pytest.mark.parametrize("words", [["--check", "--diff"], ["--diff"]], ids=["check", "real"])
 def test_nothing_shows_the_secret(nodes: Lab, variables: Path, words: list[str]) -> None:
     try:

@@ -185,6 +185,7 @@ def test_a_certificate_is_made_once_and_made_again_when_it_has_to_be(node: Lab, 
 def test_a_hash_follows_its_password(node: Lab, tmp_path: Path) -> None:
     path = "/etc/trainyard/try/password"
     first, second = {"password": "first-word"}, {"password": "second-word"}
+    made = "python3 -c 'import argon2; print(argon2.PasswordHasher(time_cost={}, memory_cost={}).hash(\"second-word\"))' >" + path
     plan: dict[str, dict[str, Any] | str] = {
         "kept": first,
         "kept already": first,
@@ -195,6 +196,10 @@ def test_a_hash_follows_its_password(node: Lab, tmp_path: Path) -> None:
         "damage": f"echo '$argon2id$rubbish' >{path}",
         "healed": second,
         "healed already": second,
+        "weaker": made.format(1, 19456),
+        "made stronger": second,
+        "stronger": made.format(3, 65536),
+        "left strong": second,
     }
     done = steps(node, tmp_path, "trainyard.core.password_hash_file", {"path": path, "python": "/usr/bin/python3"}, plan)
     wrong = "the hash there is not that of the password, or weaker than today's"
@@ -207,6 +212,8 @@ def test_a_hash_follows_its_password(node: Lab, tmp_path: Path) -> None:
         "changed already": "",
         "healed": wrong,
         "healed already": "",
+        "made stronger": wrong,
+        "left strong": "",
     }
 
 
