@@ -368,6 +368,7 @@ def index_problem(url: str, tries: int = INDEX_TRIES, pause: float = 2) -> str:
     problem = ""
     for attempt in range(tries):
         try:
+            # Not Ansible's open_url: importing it would cost every run, also those that ask nobody.
             with urllib.request.build_opener().open(bare, timeout=20):
                 return ""
         except urllib.error.HTTPError as error:
