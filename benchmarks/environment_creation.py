@@ -29,6 +29,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY / "collections"))
 
 from ansible_collections.trainyard.core.plugins.module_utils import _python_env as core  # noqa: E402 - the path above comes first
+from ansible_collections.trainyard.core.plugins.module_utils._package_lock import parse_lock  # noqa: E402
 
 CATALOG = REPOSITORY / "roles" / "catalog"
 
@@ -42,7 +43,7 @@ def timed(work: Callable[[], object]) -> float:
 
 def by_pip(folder: Path, name: str, lock: str, python: str, wheelhouse: str) -> None:
     """Make an environment with venv and pip."""
-    (folder / f"{name}.txt").write_text("".join(pin.line + "\n" for pin in core.parse_lock(lock).values()))
+    (folder / f"{name}.txt").write_text("".join(pin.line + "\n" for pin in parse_lock(lock).values()))
     subprocess.run([python, "-m", "venv", str(folder / name)], check=True)
     links = ["--find-links", wheelhouse] if wheelhouse else []
     command = [str(folder / name / "bin" / "python"), "-I", "-m", "pip", "install", "--quiet", "--require-hashes", "--only-binary", ":all:"]

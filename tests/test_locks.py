@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from ansible_collections.trainyard.core.plugins.module_utils import _python_env
+from ansible_collections.trainyard.core.plugins.module_utils import _package_lock
 
 from tools import lock_envs
 
@@ -81,7 +81,7 @@ def test_a_lock_is_what_the_node_reads(path: Path) -> None:
     text = path.read_text()
     assert "://" not in text, "no host, no path"
     assert not [word for word in text.split() if word.startswith("/")]
-    pins = _python_env.parse_lock(text)
+    pins = _package_lock.parse_lock(text)
     assert pins
     assert all(pin.size > 0 for pin in pins.values()), "the room it takes is judged before an installation"
 

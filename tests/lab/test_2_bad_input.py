@@ -64,6 +64,26 @@ def test_refused_by_name_and_nothing_changed(nodes: Lab, before: dict[str, Any],
     assert state.differences(before, state.of(nodes, "head")) == []
 
 
+def test_a_wrong_checksum_is_refused(nodes: Lab) -> None:
+    wheel = "/srv/wrong/torch-2.13.0+cpu-cp311-cp311-linux_x86_64.whl"
+    for node in nodes.nodes:
+        nodes.execute(node, ["mkdir", "/srv/wrong"])
+    try:
+        nodes.execute("node1", ["sh", "-c", f"echo another >{wheel}"])
+        before = {node: state.of(nodes, node) for node in nodes.nodes}
+        extra = [{"name": "extra", "environment": "pytorch"}]
+        refused = site("-e", json.dumps({"framework_env_environments": extra, "framework_env_wheelhouse": "/srv/wrong"}))
+        assert refused.status != 0
+        assert "Wrong checksum: torch==2.13.0+cpu was locked as sha256:" in refused.failures()
+        assert f"but {wheel} is sha256:" in refused.failures()
+        assert "framework_env_wheelhouse (a folder of wheels)" in refused.failures()
+        assert set(refused.changed.values()) == {0}
+        assert [state.differences(before[node], state.of(nodes, node)) for node in nodes.nodes] == [[], [], []]
+    finally:
+        for node in nodes.nodes:
+            nodes.execute(node, ["rm", "-r", "/srv/wrong"])
+
+
 def test_an_unsupported_platform_is_refused(nodes: Lab) -> None:
     release = nodes.execute("node1", ["cat", "/usr/lib/os-release"])
     edit = 's/^VERSION_ID=.*/VERSION_ID="99"/; s/^VERSION=.*//; s/^PRETTY_NAME=.*//'

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.nodes
 BASE = "/opt/trainyard/envs"
 INDEX = "http://127.0.0.1:8098/simple"
 AUTHORITIES = Path("/usr/local/share/ca-certificates")
-CORE = REPOSITORY / "collections/ansible_collections/trainyard/core/plugins/module_utils/_python_env.py"
+CORE = "ansible_collections/trainyard/core/plugins/module_utils"
 INSTALLER = (REPOSITORY / "roles" / "catalog" / "files" / "locks" / "installer.txt").read_text()
 
 MAKE_WHEELS = r"""
@@ -56,7 +56,7 @@ print(json.dumps(locks))
 """
 
 SERVE = r"""
-import http.server, os, pathlib, time
+import hashlib, http.server, os, pathlib, time
 folder = pathlib.Path("/srv/index")
 class Index(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
@@ -68,7 +68,8 @@ class Index(http.server.BaseHTTPRequestHandler):
         if parts[0] in ("simple", "special"):
             name = parts[1] if len(parts) > 1 else ""
             wheels = [w for w in folder.glob(f"{name}-*.whl") if (name == "special") == (parts[0] == "special")]
-            page = "".join(f'<a href="/files/{w.name}">{w.name}</a>' for w in wheels).encode()
+            sums = {w: "#sha256=" + hashlib.sha256(w.read_bytes()).hexdigest() if mode == "sums" else "" for w in wheels}
+            page = "".join(f'<a href="/files/{w.name}{sums[w]}">{w.name}</a>' for w in wheels).encode()
             return self.answer(200 if wheels else 404, page)
         data = (folder / parts[1].replace("%2B", "+")).read_bytes()
         self.answer(200, data, slow=mode == "slow")
@@ -91,7 +92,7 @@ http.server.ThreadingHTTPServer(("127.0.0.1", 8098), Index).serve_forever()
 DRIVE = """
 import json, sys
 sys.path.insert(0, "/srv")
-import _python_env as core
+from ansible_collections.trainyard.core.plugins.module_utils import _python_env as core
 call = json.load(sys.stdin)
 wishes = []
 for entry in call.pop("environments"):
@@ -194,8 +195,9 @@ def site(node: Lab, tmp_path_factory: pytest.TempPathFactory) -> Site:
     node.execute(
         "head", ["sh", "-ec", "update-ca-certificates; apt-get -qq update; apt-get -qq install --no-install-recommends python3-venv"]
     )
-    for name, text in {"make.py": MAKE_WHEELS, "serve.py": SERVE, "drive.py": DRIVE, "_python_env.py": CORE.read_text()}.items():
-        node.execute("head", ["sh", "-c", f"echo {encoded(text)} | base64 -d >/srv/{name}"])
+    parts = {f"{CORE}/{path.name}": path.read_text() for path in (REPOSITORY / "collections" / CORE).glob("_p*.py")}
+    for name, text in {"make.py": MAKE_WHEELS, "serve.py": SERVE, "drive.py": DRIVE, **parts}.items():
+        node.execute("head", ["sh", "-c", f"mkdir -p /srv/{CORE}; echo {encoded(text)} | base64 -d >/srv/{name}"])
     locks = json.loads(node.execute("head", ["python3", "/srv/make.py"]))
     here = Site(node, tmp_path_factory.mktemp("site"), locks)
     here.serve()
@@ -377,7 +379,19 @@ def test_a_wrong_checksum_is_named_and_not_installed(site: Site) -> None:
     right = site.lock("alpha==1.0")
     digest = right.partition("sha256:")[2][:64]
     wrong = "0" * 64
-    refused = site.envs([{"name": "wrong", "requirements": right.replace(digest, wrong)}])
+    wish = {"name": "wrong", "requirements": right.replace(digest, wrong)}
+    assert site.envs([wish], state="checked").failed == "", "this index tells no sums"
+    site.mode("sums")
+    refused = site.envs([wish], state="checked")
+    assert refused.failed == (
+        f"Wrong checksum: alpha==1.0 was locked as sha256:{wrong}, but alpha-1.0-py3-none-any.whl is sha256:{digest}. "
+        "Put the right files there, or choose another source by framework_env_index_url "
+        "(an index of your own, or a mirror) and framework_env_wheelhouse (a folder of wheels)."
+    )
+    assert site.envs([{**wish, "requirements": right}], state="checked").failed == ""
+    assert site.root(f"test -e {BASE}/wrong || echo nothing").strip() == "nothing"
+    site.mode("")
+    refused = site.envs([wish])
     assert refused.failed == (
         f"Wrong checksum: alpha==1.0 was locked as sha256:{wrong}, but what came is sha256:{digest}. It was not installed. "
         f"It came from {INDEX}: put the right file there, or choose another source by framework_env_index_url "

@@ -17,57 +17,37 @@ import csv
 import ctypes
 import fcntl
 import hashlib
-import http.client
 import json
 import os
 import re
 import shutil
-import ssl
 import subprocess
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+
+from ansible_collections.trainyard.core.plugins.module_utils._package_lock import Pin, PythonEnvError, normalise, parse_lock, same_version
+from ansible_collections.trainyard.core.plugins.module_utils._package_sources import (
+    NO_INDEX,
+    index_problem,
+    without_credentials,
+    wrong_checksums,
+)
 
 MARKER = ".trainyard-env.json"
 LOCK_COPY = ".trainyard-lock.txt"
 INSTALLER, CACHE, GUARD = ".uv", ".cache", ".lock"  # beside the environments, so that wheels and environments share one file system
-NO_INDEX = "none"
-INDEX_TRIES = 4  # as uv does
 BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
 PASSED_ON = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 OWN_TOP_LEVEL = {"__pycache__", "_virtualenv.py", "_virtualenv.pth"}  # made by `uv venv`, recorded by nobody
 BYTECODE_FACTOR = 1.2  # what compiled modules add to the recorded files, measured on the heaviest environments
 
-_PIN = re.compile(r"^(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(\[[^\]]*\])?==(?P<version>[^\s;]+)(?P<rest>.*)$")
 _DIST_INFO = re.compile(r"^(?P<name>.+?)-(?P<version>[^-]+)\.dist-info$")
-_CREDENTIALS = re.compile(r"(?<=//)[^/@\s]+@")
 _TESTS = re.compile(r"^_?tests?$")
-
-
-class PythonEnvError(Exception):
-    """Something that a person has to put right; the text says what."""
-
-
-@dataclass(frozen=True)
-class Pin:
-    """One line of a lock. ``size`` is what the package takes on disk in bytes, 0 where the lock does not say."""
-
-    name: str
-    version: str
-    line: str
-    size: int
-
-    @property
-    def exact(self) -> str:
-        """Return the line so that 2.13.0+cpu, which some folder or index may offer, does not pass for 2.13.0 as ``==`` lets it."""
-        return self.line.replace("==", "===", 1)
 
 
 @dataclass
@@ -104,36 +84,6 @@ class Plan:
             *(f"repair {name}: {why}" for name, why in sorted(self.repair.items())),
             *(f"remove {name}, which belongs to no package" for name in sorted(self.strays)),
         ]
-
-
-def normalise(name: str) -> str:
-    """Return a package's name in the one form that all its spellings share."""
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def without_credentials(text: str) -> str:
-    """Return a text with the user and password of its URLs left out."""
-    return _CREDENTIALS.sub("", text)
-
-
-def parse_lock(text: str) -> dict[str, Pin]:
-    """Return what a lock pins, by normalised name.
-
-    Raises:
-        PythonEnvError: a line is not an exact version with a checksum.
-    """
-    pins = {}
-    for line in text.replace("\\\n", " ").splitlines():
-        content, _hash, comment = (" " + line).partition(" #")
-        content = " ".join(content.split())
-        if not content:
-            continue
-        found = _PIN.match(content)
-        if not found or "--hash=sha256:" not in found["rest"] or ";" in found["rest"]:
-            raise PythonEnvError(f"requirements: '{content[:80]}' is not of the form name==version --hash=sha256:...")
-        name = normalise(found["name"])
-        pins[name] = Pin(name, found["version"], content, int(comment) if comment.strip().isdigit() else 0)
-    return pins
 
 
 def read_record(text: str) -> Iterator[tuple[str, str, str]]:
@@ -298,16 +248,16 @@ def compare(pins: Mapping[str, Pin], found: Sequence[Found], strays: Sequence[st
     return plan
 
 
-def same_version(one: str, other: str) -> bool:
-    """Say whether two spellings mean one version; folders write ``1.0+a_b`` where locks write ``1.0+a.b``."""
-    return one.replace("_", ".").replace("-", ".") == other.replace("_", ".").replace("-", ".")
+def sources_by_name(owner: str) -> str:
+    """Return by which variables somebody chooses where packages come from."""
+    return f"{owner}_index_url (an index of your own, or a mirror) and {owner}_wheelhouse (a folder of wheels)"
 
 
 def explain(output: str, owner: str, index_url: str, wheelhouse: str) -> str:
     """Return what an installer's failure means and what helps, from what it printed."""
     text = without_credentials(output)
     index = without_credentials(index_url) or "the default Python index"
-    ways = f"{owner}_index_url (an index of your own, or a mirror) and {owner}_wheelhouse (a folder of wheels)"
+    ways = sources_by_name(owner)
     mismatch = re.search(
         r"[Hh]ash mismatch for `(?P<what>[^`]+)`\s+Expected:\s+(?P<expected>.*?)\s+Computed:\s+(?P<computed>\S+)", text, re.DOTALL
     )
@@ -356,33 +306,6 @@ def _fetched(text: str) -> str:
 
 def _last_words(text: str) -> str:
     return " ".join(text.split())[-600:]
-
-
-def index_problem(url: str, tries: int = INDEX_TRIES, pause: float = 2) -> str:
-    """Return why an index of packages cannot be asked, '' where anything answers there that is no server in trouble.
-
-    Credentials are not sent, and an untrusted certificate does not count: on a new node its authority may be yet to come.
-    """
-    parts = urlsplit(url)
-    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-    problem = ""
-    for attempt in range(tries):
-        try:
-            # Not Ansible's open_url: importing it would cost every run, also those that ask nobody.
-            with urllib.request.build_opener().open(bare, timeout=20):
-                return ""
-        except urllib.error.HTTPError as error:
-            if error.code < 500:
-                return ""
-            problem = f"answers with HTTP {error.code}"
-        except (OSError, http.client.HTTPException) as error:
-            reason = getattr(error, "reason", error)
-            if isinstance(reason, ssl.SSLCertVerificationError):
-                return ""
-            problem = f"does not answer: {reason}"
-        if attempt + 1 < tries:
-            time.sleep(pause)
-    return f"{problem} ({tries} tries)"
 
 
 def readable(size: float) -> str:
@@ -654,7 +577,24 @@ class Environments:
             if problem:
                 ways = f"{self.settings.owner}_index_url: {without_credentials(self.settings.index_url)}"
                 raise PythonEnvError(f"{ways} {problem}. See that the node reaches it, or name another index.")
+        index = self.settings.index_url or NO_INDEX
+        wrong = wrong_checksums(self._to_judge(to_do), self.python_version(), self.settings.wheelhouse, index)
+        if wrong:
+            raise PythonEnvError(
+                f"Wrong checksum: {'; '.join(wrong)}. Put the right files there, or choose another source by "
+                f"{sources_by_name(self.settings.owner)}."
+            )
         return size
+
+    def _to_judge(self, to_do: Sequence[tuple[Wanted, State]]) -> list[Pin]:
+        """Return what is to be fetched, less what the installer's usual index may have: that never replaces a file."""
+        pins: dict[Pin, None] = {}
+        for wanted, state in to_do:
+            locked = parse_lock(wanted.requirements)
+            for name in (*state.plan.add, *state.plan.change):
+                if self.settings.index_url or name in wanted.index_packages:
+                    pins[locked[name]] = None
+        return list(pins)
 
     # Doing
 

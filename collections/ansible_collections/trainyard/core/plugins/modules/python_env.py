@@ -70,8 +70,9 @@ options:
   state:
     description:
       - V(present) brings the environments to what is wanted.
-      - V(checked) changes nothing and fails where V(present) would for lack of room or Python, or for a folder of somebody else.
-        It looks at no single file, and is quick.
+      - V(checked) changes nothing and fails where V(present) would for lack of room or Python, for a folder of somebody else,
+        for an index that does not answer, or for sources that offer nothing but other files than those that are locked.
+        It looks at no single file of an environment, and is quick.
       - V(absent) removes all environments of the owner, and the installer with its cache when no other owner's are left.
     type: str
     choices: [present, checked, absent]
@@ -157,6 +158,7 @@ from urllib.parse import urlsplit
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.trainyard.core.plugins.module_utils import _python_env as core
+from ansible_collections.trainyard.core.plugins.module_utils._package_lock import PythonEnvError, normalise
 
 
 def main():
@@ -215,7 +217,7 @@ def main():
             present=entry["state"] == "present",
             python_version=entry["python_version"],
             index_url=entry["index_url"],
-            index_packages=tuple(core.normalise(name) for name in entry["index_packages"]),
+            index_packages=tuple(normalise(name) for name in entry["index_packages"]),
             about=entry["about"],
         )
         for entry in wanted["environments"]
@@ -227,7 +229,7 @@ def main():
             results = environments.remove_all(dry=module.check_mode)
         else:
             results = environments.apply(wishes, dry=module.check_mode)
-    except core.PythonEnvError as error:
+    except PythonEnvError as error:
         module.fail_json(msg=str(error))
     except OSError as error:
         module.fail_json(msg=f"{error.strerror}: {error.filename}")

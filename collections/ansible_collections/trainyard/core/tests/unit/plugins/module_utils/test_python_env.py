@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import http.server
 import json
 import os
 import shutil
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 from ansible_collections.trainyard.core.plugins.module_utils import _python_env as core
+from ansible_collections.trainyard.core.plugins.module_utils._package_lock import PythonEnvError, parse_lock
 
 HASH = "--hash=sha256:" + "0" * 64
 VERSION = "3.11"
@@ -54,25 +52,25 @@ def lock(*pins: str) -> str:
 
 def differences(site: Path, text: str, since_ns: int | None = None) -> list[str]:
     found, strays = core.scan(str(site), time.time_ns() if since_ns is None else since_ns)
-    return core.compare(core.parse_lock(text), found, strays).lines()
+    return core.compare(parse_lock(text), found, strays).lines()
 
 
 class TestLock:
     def test_a_line_gives_name_version_and_size(self) -> None:
-        pins = core.parse_lock(f"# a comment\nScikit_Learn==1.9.1 {HASH} # 1234\n\ntorch==2.13.0+cpu {HASH}\n")
+        pins = parse_lock(f"# a comment\nScikit_Learn==1.9.1 {HASH} # 1234\n\ntorch==2.13.0+cpu {HASH}\n")
         assert [(pin.name, pin.version, pin.size) for pin in pins.values()] == [("scikit-learn", "1.9.1", 1234), ("torch", "2.13.0+cpu", 0)]
         assert pins["scikit-learn"].line == f"Scikit_Learn==1.9.1 {HASH}"
         assert pins["torch"].exact == f"torch===2.13.0+cpu {HASH}"
 
     def test_pips_own_form_over_several_lines_is_read_too(self) -> None:
-        assert core.parse_lock(f"six==1.17.0 \\\n    {HASH} \\\n    {HASH}\n")["six"].version == "1.17.0"
+        assert parse_lock(f"six==1.17.0 \\\n    {HASH} \\\n    {HASH}\n")["six"].version == "1.17.0"
 
     @pytest.mark.parametrize(
         "line", ["six", "six>=1", "six==1.17.0", f"six==1.17.0 ; python_version<'3' {HASH}", "-e .", "--index-url http://x"]
     )
     def test_what_is_not_exact_is_refused(self, line: str) -> None:
-        with pytest.raises(core.PythonEnvError, match=r"is not of the form name==version --hash=sha256:"):
-            core.parse_lock(line)
+        with pytest.raises(PythonEnvError, match=r"is not of the form name==version --hash=sha256:"):
+            parse_lock(line)
 
 
 class TestScan:
@@ -123,7 +121,7 @@ class TestScan:
     def test_a_package_whose_list_of_files_is_gone_is_repaired(self, site: Path) -> None:
         (install(site, "six", "1.17.0", {"six.py": "x\n"}) / "RECORD").unlink()
         found, strays = core.scan(str(site), time.time_ns())
-        plan = core.compare(core.parse_lock(lock("six==1.17.0")), found, strays)
+        plan = core.compare(parse_lock(lock("six==1.17.0")), found, strays)
         assert plan.repair == {"six": "its list of files is gone"}
         assert (plan.leftovers, plan.strays) == (["six-1.17.0.dist-info"], ["six.py"])
 
@@ -164,7 +162,7 @@ class TestScan:
             if done != "removed":
                 module.write_text("x = 2\n" if done == "replaced" else "x = 1\n")
         sound: dict[str, core._Sound] = {}
-        pins = core.parse_lock(lock("six==1.17.0"))
+        pins = parse_lock(lock("six==1.17.0"))
         first = core.compare(pins, *core.scan(str(one), 0, sound)).lines()
         assert first == (said if done == "cut in both" else [])
         assert core.compare(pins, *core.scan(str(other), 0, sound)).lines() == said
@@ -301,7 +299,7 @@ class FakeUv(core.Environments):
 
     def _sync_packages(self, requirements: Path) -> None:
         site = Path(self.site(requirements.parent))
-        pins = core.parse_lock(requirements.read_text().replace("===", "=="))
+        pins = parse_lock(requirements.read_text().replace("===", "=="))
         for package in core.installed(str(site)):
             if package.name not in pins or pins[package.name].version != package.version:
                 for path in (site / package.folder).iterdir():
@@ -349,7 +347,7 @@ class TestApply:
 
     def test_an_interruption_leaves_an_open_marker_that_the_next_run_closes(self, envs: FakeUv) -> None:
         envs.fail["pip sync"] = "killed"
-        with pytest.raises(core.PythonEnvError, match="The installer failed: killed"):
+        with pytest.raises(PythonEnvError, match="The installer failed: killed"):
             actions(envs, wanted())
         assert core.read_marker(envs.base / "one")["complete"] is False
         envs.fail.clear()
@@ -399,7 +397,7 @@ class TestApply:
         actions(envs, wanted())
         envs.fail["sys.prefix"] = "/usr"
         envs.commands.clear()
-        with pytest.raises(core.PythonEnvError, match=r"one/bin/python does not run, or is not the environment's own"):
+        with pytest.raises(PythonEnvError, match=r"one/bin/python does not run, or is not the environment's own"):
             actions(envs, wanted())
         assert not [words for words in envs.commands if "sync" in words]
 
@@ -420,7 +418,7 @@ class TestApply:
 
     def test_a_package_that_does_not_become_as_recorded_is_said(self, envs: FakeUv, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(envs, "_sync_packages", lambda _requirements: None)
-        with pytest.raises(core.PythonEnvError, match=r"one is not as its lock says after its installation: add six 1\.17\.0\."):
+        with pytest.raises(PythonEnvError, match=r"one is not as its lock says after its installation: add six 1\.17\.0\."):
             actions(envs, wanted())
 
     def test_the_special_index_is_asked_only_for_its_packages_and_only_when_needed(self, envs: FakeUv) -> None:
@@ -443,13 +441,13 @@ class TestApply:
 
     def test_a_wheelhouse_that_is_none_is_said(self, envs: FakeUv) -> None:
         envs.settings = core.Settings(**{**envs.settings.__dict__, "wheelhouse": "/nowhere"})
-        with pytest.raises(core.PythonEnvError, match="x_wheelhouse: /nowhere is no folder on this node"):
+        with pytest.raises(PythonEnvError, match="x_wheelhouse: /nowhere is no folder on this node"):
             actions(envs, wanted())
 
     def test_a_second_run_waits_and_says_so(self, envs: FakeUv) -> None:
         with (
             FakeUv(envs.settings)._alone(),
-            pytest.raises(core.PythonEnvError, match=r"Another run has been working in .*envs for 0 seconds"),
+            pytest.raises(PythonEnvError, match=r"Another run has been working in .*envs for 0 seconds"),
         ):
             actions(envs, wanted())
         assert actions(envs, wanted()) == ["create it", "add six 1.17.0"]
@@ -459,7 +457,7 @@ class TestOwnership:
     def test_what_somebody_else_put_there_is_left_alone(self, envs: FakeUv) -> None:
         (envs.base / "one").mkdir(parents=True)
         (envs.base / "one" / "thesis.txt").write_text("years of work")
-        with pytest.raises(core.PythonEnvError, match=r"/envs/one is there already and was not made by x\. Move it away, or choose"):
+        with pytest.raises(PythonEnvError, match=r"/envs/one is there already and was not made by x\. Move it away, or choose"):
             actions(envs, wanted())
         assert envs.apply([core.Wanted("one", present=False)], dry=False)[0].changed is False
         assert envs.remove_all(dry=False) == []
@@ -468,7 +466,7 @@ class TestOwnership:
     def test_anothers_environment_is_refused(self, envs: FakeUv) -> None:
         actions(envs, wanted())
         other = FakeUv(core.Settings(**{**envs.settings.__dict__, "owner": "y"}))
-        with pytest.raises(core.PythonEnvError, match=r"belongs to x\. Choose another name, or another y_path\."):
+        with pytest.raises(PythonEnvError, match=r"belongs to x\. Choose another name, or another y_path\."):
             actions(other, wanted())
         assert other.remove_all(dry=False) == []
         assert (envs.base / "one").is_dir()
@@ -504,7 +502,7 @@ class TestRoom:
             "Make room, or put the environments on a bigger disk by x_path."
         )
         for attempt in (lambda: envs.check([big]), lambda: envs.apply([big], dry=True), lambda: envs.apply([big], dry=False)):
-            with pytest.raises(core.PythonEnvError) as refused:
+            with pytest.raises(PythonEnvError) as refused:
                 attempt()
             assert str(refused.value) == says
         assert not envs.base.exists()
@@ -522,11 +520,11 @@ class TestRoom:
 class TestCheck:
     def test_the_interpreter_has_to_be_there(self, envs: FakeUv) -> None:
         envs.fail["version_info"] = "not found"
-        with pytest.raises(core.PythonEnvError, match=r"x_python: /usr/bin/python3 is no Python on this node\."):
+        with pytest.raises(PythonEnvError, match=r"x_python: /usr/bin/python3 is no Python on this node\."):
             envs.check([wanted()])
 
     def test_the_interpreter_has_to_fit_the_lock(self, envs: FakeUv) -> None:
-        with pytest.raises(core.PythonEnvError, match=r"x_python: /usr/bin/python3 is Python 3\.11, but one is locked for 3\.13\."):
+        with pytest.raises(PythonEnvError, match=r"x_python: /usr/bin/python3 is Python 3\.11, but one is locked for 3\.13\."):
             envs.check([wanted(python_version="3.13")])
 
 
@@ -548,41 +546,10 @@ class TestCompiled:
         assert [Path(source).name for source, _inode in core.sources(str(sites[0]))] == ["a.py"], "tests are left out"
 
 
-class Broken(http.server.BaseHTTPRequestHandler):
-    """An index in trouble, then one that wants a password."""
-
-    statuses: ClassVar[list[int]] = []
-    asked: ClassVar[list[str]] = []
-
-    def do_GET(self) -> None:
-        self.asked.append(str(self.headers.get("Authorization")))
-        self.send_response(self.statuses.pop(0))
-        self.end_headers()
-
-    def log_message(self, *_words: object) -> None:
-        """Say nothing."""
-
-
-@pytest.mark.parametrize(
-    "statuses, problem",
-    [([503, 503], "answers with HTTP 503 (2 tries)"), ([503, 200], ""), ([404], ""), ([401], "")],
-)
-def test_whether_an_index_answers(statuses: list[int], problem: str) -> None:
-    server = http.server.HTTPServer(("127.0.0.1", 0), Broken)
-    Broken.statuses, Broken.asked = [*statuses], []
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        assert core.index_problem(f"http://alice:tweet@127.0.0.1:{server.server_port}/simple", 2, 0) == problem
-        assert set(Broken.asked) == {"None"}, "no password is sent"
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
 def test_an_index_that_nobody_serves_is_named_before_anything_is_installed(envs: FakeUv, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(core.time, "sleep", lambda _seconds: None)
+    monkeypatch.setattr(time, "sleep", lambda _seconds: None)
     envs.settings = core.Settings(**{**envs.settings.__dict__, "index_url": "http://alice:tweet@127.0.0.1:9/simple"})
-    with pytest.raises(core.PythonEnvError, match=r"x_index_url: http://127.0.0.1:9/simple does not answer: .*refused.* \(4 tries\)"):
+    with pytest.raises(PythonEnvError, match=r"x_index_url: http://127.0.0.1:9/simple does not answer: .*refused.* \(4 tries\)"):
         envs.check([wanted()])
     envs.settings = core.Settings(**{**envs.settings.__dict__, "index_url": ""})
     actions(envs, wanted())
@@ -590,5 +557,16 @@ def test_an_index_that_nobody_serves_is_named_before_anything_is_installed(envs:
     assert envs.check([wanted()]) == 0, "where all is there nobody is asked"
 
 
-def test_credentials_are_left_out_of_what_is_said() -> None:
-    assert core.without_credentials("see https://alice:secret@host/simple and http://x@y/") == "see https://host/simple and http://y/"
+def test_a_wrong_checksum_is_named_before_anything_is_installed(envs: FakeUv, tmp_path: Path) -> None:
+    house = tmp_path / "wheels"
+    house.mkdir()
+    (house / "six-1.17.0-py2.py3-none-any.whl").write_bytes(b"another one")
+    envs.settings = core.Settings(**{**envs.settings.__dict__, "index_url": "none", "wheelhouse": str(house)})
+    with pytest.raises(
+        PythonEnvError, match=r"Wrong checksum: six==1\.17\.0 was locked as .*six-1\.17\.0.* x_index_url .* and x_wheelhouse"
+    ):
+        envs.check([wanted()])
+    envs.settings = core.Settings(**{**envs.settings.__dict__, "index_url": ""})
+    envs.check([wanted()])  # the usual index has it as it was locked
+    with pytest.raises(PythonEnvError, match="Wrong checksum: six"):
+        envs.check([wanted(index_packages=("six",))])  # which that index does not have

@@ -1,0 +1,198 @@
+# Copyright (c) Trainyard contributors
+# Simplified BSD License (see https://opensource.org/licenses/BSD-2-Clause)
+"""What sources of Python packages tell before anything is fetched from them.
+
+Nothing here is Ansible's open_url, and what speaks HTTP is imported where it is used: most runs ask nobody, and importing takes its time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from html.parser import HTMLParser
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urljoin, urlsplit
+
+from ansible_collections.trainyard.core.plugins.module_utils._package_lock import Pin, normalise, same_version
+
+if TYPE_CHECKING:
+    from urllib.request import OpenerDirector
+
+NO_INDEX = "none"
+INDEX_TRIES = 4  # as uv does
+ASKED_AT_ONCE = 8
+PAGE_TYPES = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"  # PEP 691
+PAGE_BYTES = 30_000_000  # the longest page of the catalogue's packages has 4 million
+
+_CREDENTIALS = re.compile(r"(?<=//)[^/@\s]+@")
+
+# What a source offers of one version: file name and SHA-256, '' where it publishes none.
+Offer = tuple[str, str]
+
+
+def without_credentials(text: str) -> str:
+    """Return a text with the user and password of its URLs left out."""
+    return _CREDENTIALS.sub("", text)
+
+
+def index_problem(url: str, tries: int = INDEX_TRIES, pause: float = 2) -> str:
+    """Return why an index of packages cannot be asked, '' where anything answers there that is no server in trouble.
+
+    Credentials are not sent, and an untrusted certificate does not count: on a new node its authority may be yet to come.
+    """
+    import http.client  # noqa: PLC0415
+    import ssl  # noqa: PLC0415
+    import urllib.error  # noqa: PLC0415
+    import urllib.request  # noqa: PLC0415
+
+    problem = ""
+    for attempt in range(tries):
+        try:
+            with urllib.request.build_opener().open(_bare(url), timeout=20):
+                return ""
+        except urllib.error.HTTPError as error:
+            if error.code < 500:
+                return ""
+            problem = f"answers with HTTP {error.code}"
+        except (OSError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", error)
+            if isinstance(reason, ssl.SSLCertVerificationError):
+                return ""
+            problem = f"does not answer: {reason}"
+        if attempt + 1 < tries:
+            time.sleep(pause)
+    return f"{problem} ({tries} tries)"
+
+
+def wrong_checksums(pins: Sequence[Pin], python: str, wheelhouse: str, index_url: str) -> list[str]:
+    """Return which packages no source has as they are locked, although one offers another file for that very version.
+
+    A source that does not tell its files' sums, or cannot be asked, gets the benefit of the doubt: the installer judges what it fetches.
+
+    Args:
+        pins: what is to be installed.
+        python: version of Python that it is for, such as 3.11; wheels for others, and for other machines, do not count.
+        wheelhouse: folder or URL with wheels, '' for none.
+        index_url: 'none' for none.
+    """
+    index = "" if index_url == NO_INDEX else index_url.rstrip("/")
+    if not pins or not (wheelhouse or index):
+        return []
+    house = urlsplit(wheelhouse).path if wheelhouse.startswith("file://") else wheelhouse
+    opener = _opener(url for url in (house, index) if "://" in url)
+    names = _wheels(house) if house.startswith("/") else []
+    listed = _offers_of_page(opener, house) if "://" in house else []
+
+    def offers(pin: Pin) -> Iterator[Offer]:
+        """Yield what is offered for a package, the nearest first; an unknown sum where a source does not tell."""
+        for name, _digest in _fitting([(name, "") for name in names], pin, python):
+            yield f"{house}/{name}", _sum_of_file(f"{house}/{name}")
+        yield from _fitting(listed, pin, python)
+        if index:
+            yield from _fitting(_offers_of_page(opener, f"{index}/{pin.name}/"), pin, python)
+
+    def problem(pin: Pin) -> str:
+        wrong = None
+        for name, digest in offers(pin):
+            if digest in ("", *pin.hashes):
+                return ""
+            wrong = wrong or f"{name} is sha256:{digest}"
+        return f"{pin.name}=={pin.version} was locked as sha256:{' or sha256:'.join(sorted(pin.hashes))}, but {wrong}" if wrong else ""
+
+    with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
+        return [found for found in pool.map(problem, pins) if found]
+
+
+def _wheels(folder: str) -> list[str]:
+    """Return the wheels of a folder; that there is no such folder is said by what installs from it."""
+    try:
+        return sorted(entry.name for entry in os.scandir(folder) if entry.name.endswith(".whl"))
+    except OSError:
+        return []
+
+
+def _sum_of_file(path: str) -> str:
+    """Return a file's SHA-256, '' where it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as content:
+            while block := content.read(1_000_000):
+                digest.update(block)
+    except OSError:
+        return ""
+    return digest.hexdigest()
+
+
+class _Links(HTMLParser):
+    """The links of a page."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self.url = url
+        self.offers: list[Offer] = []
+
+    def handle_starttag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:
+        """Note a link to a file with the sum that its fragment may tell."""
+        target = next((value for name, value in attrs if tag == "a" and name == "href" and value), "")
+        parts = urlsplit(urljoin(self.url, target))
+        kind, _equals, digest = parts.fragment.partition("=")
+        self.offers.append((unquote(parts.path.rpartition("/")[2]), digest if kind == "sha256" else ""))
+
+
+def _offers_of_page(opener: OpenerDirector, url: str) -> list[Offer] | None:
+    """Return the files that a page of packages lists, None where it cannot be had."""
+    import http.client  # noqa: PLC0415
+    import urllib.error  # noqa: PLC0415
+    import urllib.request  # noqa: PLC0415
+
+    try:
+        with opener.open(urllib.request.Request(_bare(url), headers={"Accept": PAGE_TYPES}), timeout=20) as answer:
+            text = answer.read(PAGE_BYTES).decode("utf-8", "replace")
+            if "json" in answer.headers.get("Content-Type", ""):
+                return [(file["filename"], file.get("hashes", {}).get("sha256", "")) for file in json.loads(text)["files"]]
+            links = _Links(answer.url)
+            links.feed(text)
+            return links.offers
+    except urllib.error.HTTPError as error:
+        return [] if error.code == 404 else None
+    except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError):
+        return None
+
+
+def _fitting(offers: Iterable[Offer] | None, pin: Pin, python: str) -> list[Offer]:
+    """Return the wheels of a pin's version that fit this machine; what nobody could list may be anything."""
+    if offers is None:
+        return [("", "")]
+    found = []
+    for name, digest in offers:
+        parts = name.removesuffix(".whl").split("-")  # name-version[-build]-python-abi-platform
+        if len(parts) < 5 or not name.endswith(".whl") or normalise(parts[0]) != pin.name or not same_version(parts[1], pin.version):
+            continue
+        minor = int(python.partition(".")[2])
+        pythons = {"py3", f"py3{minor}", f"cp3{minor}", *(f"cp3{older}" for older in range(minor) if "abi3" in parts[-2])}
+        if pythons & set(parts[-3].split(".")) and any(tag == "any" or tag.endswith(os.uname().machine) for tag in parts[-1].split(".")):
+            found.append((name, digest))
+    return found
+
+
+def _opener(urls: Iterable[str]) -> OpenerDirector:
+    """Return what opens URLs with the user and password that they carry; no other place gets those, also none that they redirect to."""
+    import urllib.request  # noqa: PLC0415
+
+    logins = urllib.request.HTTPPasswordMgrWithPriorAuth()
+    for url in urls:
+        parts = urlsplit(url)
+        if parts.username:
+            logins.add_password(None, _bare(url), unquote(parts.username), unquote(parts.password or ""), is_authenticated=True)
+    return urllib.request.build_opener(urllib.request.HTTPBasicAuthHandler(logins))
+
+
+def _bare(url: str) -> str:
+    """Return a URL without the user and password in it."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
