@@ -24,6 +24,7 @@ import docker
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.models.containers import Container
 from docker.models.networks import Network
+from docker.types import Mount
 
 from trainyard.errors import TrainyardError
 from trainyard.paths import REPOSITORY
@@ -332,7 +333,7 @@ class Lab:
         try:
             container = self.client.containers.get(name)
             if container.attrs["Config"]["Image"] != tag and container.status == "created":
-                container.remove(force=True)  # never started, and of an older recipe
+                container.remove(force=True, v=True)  # never started, and of an older recipe
                 raise NotFound(name)
         except NotFound:
             self.say(f"booting {node}")
@@ -346,6 +347,7 @@ class Lab:
                 network=network.name,
                 networking_config={network.name: self.client.api.create_endpoint_config(aliases=[node])},
                 volumes=volumes,
+                mounts=[Mount("/opt", source=None, type="volume")],  # on a plain file system, as on a server: an overlay is slower
                 device_cgroup_rules=list(self.devices),
                 **arguments,
             )

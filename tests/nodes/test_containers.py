@@ -51,6 +51,10 @@ def test_interrupted_anywhere_and_started_again_it_finishes_and_down_leaves_othe
         lab.up()
         assert logs_in(lab, "head")
         assert logs_in(lab, "node1")
+        volumes = {
+            mount["Name"] for mount in client.containers.get(f"trainyard-{NAME}-head").attrs["Mounts"] if mount["Destination"] == "/opt"
+        }
+        assert len(volumes) == 1
         assert lab.key.stat().st_mode & 0o077 == 0
         before = client.containers.get(f"trainyard-{NAME}-head").id
         lab.up()
@@ -68,5 +72,6 @@ def test_interrupted_anywhere_and_started_again_it_finishes_and_down_leaves_othe
         assert not lab.state.exists()
         assert not client.containers.list(all=True, filters={"label": f"{LABEL}={NAME}"})
         assert not client.networks.list(filters={"label": f"{LABEL}={NAME}"})
+        assert not volumes & {volume.name for volume in client.volumes.list()}
         stranger.reload()
         stranger.remove()

@@ -31,7 +31,7 @@ from ansible.utils.fqcn import add_internal_fqcns
 
 try:
     import mitogen.master
-    from ansible_mitogen import affinity, module_finder
+    from ansible_mitogen import affinity, connection, module_finder
     from ansible_mitogen.strategy import StrategyMixin
 except ImportError:
 
@@ -42,6 +42,7 @@ else:
     # These do little, and nothing on the node: a process for each would cost more than they do.
     _SMALL = frozenset(constants._ACTION_ALL_INCLUDES + add_internal_fqcns(("assert", "debug", "fail", "validate_argument_spec")))
     _compile_template = AnsibleEnvironment.compile
+    _stack_from_spec = connection.Connection._stack_from_spec
     _templates = {}
 
     @functools.cache
@@ -60,6 +61,14 @@ else:
             _templates[key] = _compile_template(self, source)
         return _templates[key]
 
+    def _one_hop(self, spec, *more, **options):
+        stack = _stack_from_spec(self, spec, *more, **options)
+        if [hop["method"] for hop in stack] != ["ssh", "sudo"] or stack[1]["kwargs"]["password"]:  # Mitogen can tell sudo a password
+            return stack
+        ssh, sudo = (hop["kwargs"] for hop in stack)
+        python = [sudo["sudo_path"] or "sudo", "-n", *sudo["sudo_args"], "-u", sudo["username"] or "root", "--", *sudo["python_path"]]
+        return ({**stack[0], "kwargs": {**ssh, "python_path": python}},)
+
     class StrategyModule(StrategyMixin, LinearStrategy):  # type: ignore[no-redef]
         """Ansible's linear strategy with Mitogen's transport.
 
@@ -72,6 +81,8 @@ else:
             """Run a play."""
             # To see what a module needs, Mitogen compiles it and all that it imports, most of which is the same for all modules.
             module_finder.compile = mitogen.master.compile = _compile
+            # It starts a Python as the login's user to start another one by sudo from there; sudo can do so at once, as with Ansible's own.
+            connection.Connection._stack_from_spec = _one_hop
             # A template is compiled anew for each node and each task, though its text is the same.
             AnsibleEnvironment.compile = _template_code
             # For each task it lists, and so imports, all installed collections, though Ansible's own finder knows them.
