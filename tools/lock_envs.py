@@ -70,6 +70,8 @@ def wanted_locks(catalog: Mapping[str, Any]) -> list[Lock]:
     locks = [Lock("installer", "the installer", (catalog["catalog_installer_requirement"],), "3.9", tuple(PLATFORMS), "installer")]
     for name, environment in catalog["catalog_environments"].items():
         for variant, data in environment["variants"].items():
+            if "frozen" in data:
+                continue
             common = catalog["catalog_common_requirements"] if data["common"] else []
             for python in data["pythons"]:
                 for architecture in ENVIRONMENT_ARCHITECTURES:

@@ -30,6 +30,8 @@ LONG_SCENARIOS = ("nvidia_driver",)
 """Scenarios that start first, so that nothing waits for them in the end."""
 BOOKWORM_ALONE = ("nvidia_driver_repository",)
 """Scenarios that would find out nothing more on another release."""
+COMPILER_CACHE = "trainyard-compiler-cache"
+"""Docker's volume with what the scenarios' compilers made, for all checkouts on this machine, as Docker keeps the images."""
 
 PROGRAMS = {
     "git": "git",
@@ -121,7 +123,7 @@ def molecule(scenario: str, release: str = "bookworm", command: Sequence[str] = 
     wheelhouse = next((word for word in os.environ.get("PIP_FIND_LINKS", "").split() if Path(word).is_dir()), str(STATE / "wheelhouse"))
     Path(wheelhouse).mkdir(parents=True, exist_ok=True)
     instance = f"trainyard-{scenario}-{release}-{CHECKOUT}".replace("_", "-")
-    volumes = [*systemd_arguments(instance)["volumes"], f"{wheelhouse}:/srv/wheelhouse:ro"]
+    volumes = [*systemd_arguments(instance)["volumes"], f"{wheelhouse}:/srv/wheelhouse:ro", f"{COMPILER_CACHE}:/var/cache/ccache"]
     return Step(
         f"molecule-{scenario}-{release}",
         [_bin("molecule"), *command, "-s", scenario],

@@ -65,6 +65,10 @@ _value:
       description: The environments as M(trainyard.core.python_env) takes them.
       type: list
       elements: dict
+    frozen:
+      description: The frozen environments as M(trainyard.core.frozen_root) takes them.
+      type: list
+      elements: dict
     system_packages:
       description: Packages that the distribution has to bring.
       type: list
@@ -89,6 +93,7 @@ from typing import Any
 
 from ansible_collections.trainyard.core.plugins.module_utils import _environments
 
+ABOUT_KEYS = ("environment", "variant", "kind", "title", "proof", "device")
 MODULE_KEYS = ("name", "state", "index_url", "index_packages")
 VIEWS = {
     "frameworks": ("name", "aliases"),
@@ -121,8 +126,12 @@ def environments(
         prefix=prefix,
         planned=wishes.get("planned", []),
     )
-    made = []
+    made, frozen = [], []
     for entry in entries:
+        about = {key: entry[key] for key in ABOUT_KEYS if key in entry}
+        if entry.get("frozen"):
+            frozen.append({"name": entry["name"], "state": entry["state"], "about": about, **entry["frozen"]})
+            continue
         module = {key: entry[key] for key in MODULE_KEYS if key in entry}
         if entry["state"] == "present":
             try:
@@ -134,13 +143,14 @@ def environments(
                 )
                 continue
             module["python_version"] = node.python
-            module["about"] = {key: entry[key] for key in ("environment", "variant", "kind", "title", "proof", "device")}
+            module["about"] = about
         made.append(module)
     present = [entry for entry in entries if entry["state"] == "present"]
     frameworks = [entry for entry in present if entry["kind"] == "framework"]
     return {
         "problems": problems,
         "environments": made,
+        "frozen": frozen,
         "system_packages": sorted({package for entry in present for package in entry["system_packages"]}),
         **{view: [{key: entry[key] for key in keys} for entry in frameworks] for view, keys in VIEWS.items()},
     }

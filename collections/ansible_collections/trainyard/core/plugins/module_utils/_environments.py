@@ -88,8 +88,10 @@ def _problem(wish: Wish, catalogue: Mapping[str, Any], kind: str, node: Node, pr
     if wish.environment not in known:
         near = _near(wish.environment, known)
         return f"{listing}: '{wish.environment}' is not in the catalogue.{near} Known: {', '.join(known)}."
-    variants = catalogue[wish.environment]["variants"]
-    pythons = variants[wish.variant]["pythons"]
+    chosen = catalogue[wish.environment]["variants"][wish.variant]
+    if "frozen" in chosen:  # brings its own Python
+        return None
+    pythons = chosen["pythons"]
     if node.python not in pythons:
         return (
             f"{listing}: {wish.environment} ({wish.variant}) is locked for Python {' and '.join(pythons)}; "
@@ -106,7 +108,8 @@ def available(names: Sequence[str], catalogue: Mapping[str, Any], node: Node, va
     """
     if not any(variant in catalogue[name]["variants"] for name in names if name in catalogue):
         return list(names)
-    return [name for name in names if node.python in catalogue[name]["variants"].get(variant, {}).get("pythons", [])]
+    rows = {name: catalogue[name]["variants"].get(variant, {}) for name in names}
+    return [name for name, row in rows.items() if "frozen" in row or node.python in row.get("pythons", [])]
 
 
 def plan(
@@ -142,6 +145,9 @@ def plan(
             problems.append(problem)
             continue
         entry: dict[str, Any] = {"name": wish.name, "state": wish.state, "path": f"{path}/{wish.name}"}
+        frozen = (variants.get(wish.variant) or {}).get("frozen")
+        if frozen:
+            entry["frozen"] = frozen
         if wish.state == "present":
             data = catalogue[wish.environment]
             chosen = data["variants"][wish.variant]

@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import re
 import signal
 from collections.abc import Iterable, Mapping
@@ -158,6 +159,7 @@ def fingerprint(environment: Environment, demand: Demand, driver: Path = Path("/
     parts: list[Any] = [list(environment), demand.minimum_accuracy, demand.mnist]
     parts += [[path.name, _stamp(path / "RECORD" if path.suffix == ".dist-info" else path)] for path in installed]
     parts += [[path.name, _text(path)] for path in sorted(Path(demand.proofs).glob("*.py"))]
+    parts += [os.readlink(root / "root")] if (root / "root").is_symlink() else []  # which root a frozen environment has
     parts += [_text(root / "pyvenv.cfg"), _text(driver), _stamp(Path(demand.mnist)) if demand.mnist else None]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 

@@ -72,6 +72,9 @@ import os
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.trainyard.core.plugins.module_utils import _kernels as kernels
 
+# Of an environment of its own, and of a frozen one.
+PLACES_OF_PACKAGES = ("lib/python3*/site-packages", "root/usr/lib/python3/dist-packages")
+
 
 def present_kernels(folder: str) -> dict[str, str]:
     """Return the kernels in a folder, name -> text of kernel.json."""
@@ -131,7 +134,7 @@ def main() -> None:
     lacking = [
         item["path"]
         for item in environments
-        if not glob.glob(os.path.join(glob.escape(item["path"]), "lib", "python3*", "site-packages", "ipykernel"))
+        if not any(glob.glob(os.path.join(glob.escape(item["path"]), place, "ipykernel")) for place in PLACES_OF_PACKAGES)
     ]
     if lacking and not module.check_mode:  # in check mode the environments may be yet to come
         module.fail_json(

@@ -44,6 +44,8 @@ def locks_of(environments: Mapping[str, Any], folder: str) -> tuple[Lock, ...]:
     found = []
     for name, data in environments.items():
         for variant, row in data["variants"].items() if data["kind"] == "framework" else ():
+            if "frozen" in row:
+                continue
             files = sorted(Path(folder).glob(f"{name}-{variant}-cp*.txt"))
             cudnn = CUDNN.search(files[0].read_text()) if files else None
             found.append(Lock(name, variant, frozenset(row["requirements"]), tuple(row["pythons"]), cudnn[1] if cudnn else ""))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.trainyard.core.plugins.filter import environments as filters
 from ansible_collections.trainyard.core.plugins.module_utils import _environments as environments
 
 CATALOGUE: dict[str, Any] = {
@@ -26,6 +28,7 @@ CATALOGUE: dict[str, Any] = {
     },
     "jupyterlab": {"title": "JupyterLab", "kind": "service", "variants": {"cpu": {"device": "cpu", "pythons": ["3.11"]}}},
 }
+FROZEN = {"title": "Caffe", "kind": "framework", "proof": "caffe", "variants": {"cpu": {"device": "cpu", "frozen": {"suite": "bullseye"}}}}
 FACTS = {"python": {"version": {"major": 3, "minor": 11}}, "architecture": "x86_64", "os_family": "Debian"}
 
 
@@ -36,7 +39,7 @@ def plan(
     return environments.plan(
         wanted,
         services or [],
-        CATALOGUE,
+        kwargs.get("catalogue", CATALOGUE),
         node,
         variant=kwargs.get("variant", "cpu"),
         path="/envs",
@@ -173,3 +176,26 @@ def test_available_leaves_out_what_is_not_locked_for_the_nodes_python() -> None:
     assert environments.available(names, CATALOGUE, environments.Node("3.13", "x86_64", "Debian"), "cpu") == ["jax"]
     assert environments.available(names, CATALOGUE, environments.Node("3.11", "x86_64", "Debian"), "cpu") == names
     assert environments.available(names, CATALOGUE, environments.Node("3.11", "x86_64", "Debian"), "tpu") == names, "to be refused by name"
+
+
+def test_a_frozen_environment_brings_its_own_python() -> None:
+    entries, problems = plan(
+        ["caffe", {"name": "old", "environment": "caffe", "state": "absent"}], python="3.13", catalogue={**CATALOGUE, "caffe": FROZEN}
+    )
+    assert problems == []
+    assert [(entry["name"], entry["state"], entry["frozen"]) for entry in entries] == [
+        ("caffe", "present", {"suite": "bullseye"}),
+        ("old", "absent", {"suite": "bullseye"}),
+    ]
+    assert environments.available(["caffe", "jax"], {**CATALOGUE, "caffe": FROZEN}, environments.Node.of(FACTS, "3.12"), "cpu") == ["caffe"]
+
+
+def test_the_modules_get_each_its_own(tmp_path: Path) -> None:
+    (tmp_path / "jax-cpu-cp311-x86_64.txt").write_text("jax==1.0")
+    wishes = {"environments": ["jax", "caffe"], "variant": "cpu", "path": "/envs"}
+    found = filters.environments(wishes, catalogue={**CATALOGUE, "caffe": FROZEN}, facts=FACTS, indexes={}, locks=str(tmp_path))
+    assert found["problems"] == []
+    assert [(entry["name"], entry["requirements"]) for entry in found["environments"]] == [("jax", "jax==1.0")]
+    about = {"environment": "caffe", "variant": "cpu", "kind": "framework", "title": "Caffe", "proof": "caffe", "device": "cpu"}
+    assert found["frozen"] == [{"name": "caffe", "state": "present", "about": about, "suite": "bullseye"}]
+    assert [kernel["path"] for kernel in found["kernels"]] == ["/envs/jax", "/envs/caffe"]

@@ -1,0 +1,402 @@
+# Copyright (c) Trainyard contributors
+# Simplified BSD License (see https://opensource.org/licenses/BSD-2-Clause)
+"""Frozen environments: programs of an older distribution, in a root file system of their own that nobody writes to.
+
+A root is built beside its place and moved there when it is whole; its folder is named after what it was made of, so that another recipe
+makes another folder, and what runs in the old one goes on. An environment is a folder like those of virtual environments: ``bin/activate``,
+``bin/PROGRAM`` for each of its programs, and ``root``, a link to the root that they run in. ``bin/enter`` starts a program there by
+bubblewrap: as the user who calls it, with the user's files, processes, network and GPUs, and the old distribution's /usr.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import glob
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+MARKER = ".trainyard-env.json"  # the same as that of other environments
+SEAL = ".trainyard-frozen.json"  # in a root: that it is whole, and what its files looked like then
+OWNER = "frozen_root"
+RECIPE = 1  # raised where the way a root is made changes
+SPARE = 200_000_000
+
+ENTER = r"""#!/bin/sh
+# Written by Trainyard. Starts a program of an older distribution: as whoever calls it, with all that is theirs, and the old /usr.
+name={name}
+root=$(readlink -f {environment}/root) || exit
+program=${{0##*/}}
+[ "$program" != python ] || program=python3
+if [ "${{TRAINYARD_FROZEN:-}}" = "$name" ]; then # inside already
+    PATH=/usr/local/bin:/usr/bin:/bin exec "$program" "$@"
+fi
+# Words are put in front of those that are there, so this is read from below: first the old system, then what is the user's.
+here=$(pwd -P)
+case $here in
+/ | /bin* | /boot* | /etc* | /lib* | /sbin* | /usr* | /var*) here=${{HOME:-/}} ;;
+esac
+set -- --chdir "$here" -- /usr/bin/env --default-signal=INT "$program" "$@"
+for place in "${{HOME:-/nonexistent}}" /var/tmp "/run/user/$(id -u)"; do
+    set -- --bind-try "$place" "$place" "$@"
+done
+for place in /*; do
+    case $place in
+    /bin | /boot | /dev | /etc | /lib* | /lost+found | /proc | /run | /sbin | /sys | /usr | /var) ;;
+    *)
+        if [ -L "$place" ]; then
+            set -- --symlink "$(readlink "$place")" "$place" "$@"
+        else
+            set -- --bind-try "$place" "$place" "$@"
+        fi
+        ;;
+    esac
+done
+for place in hosts resolv.conf localtime; do
+    set -- --ro-bind-try "/etc/$place" "/etc/$place" "$@"
+done
+set -- --ro-bind-data 8 /etc/passwd --ro-bind-data 9 /etc/group "$@"
+for place in "$root"/*; do
+    inside=${{place#"$root"}}
+    case $inside in
+    /bin | /lib* | /sbin | /usr | /etc)
+        if [ -L "$place" ]; then
+            set -- --symlink "$(readlink "$place")" "$inside" "$@"
+        else
+            set -- --ro-bind "$place" "$inside" "$@"
+        fi
+        ;;
+    esac
+done
+unset LD_LIBRARY_PATH LD_PRELOAD PYTHONHOME PYTHONPATH
+TRAINYARD_FROZEN=$name PATH=/usr/local/bin:/usr/bin:/bin
+export TRAINYARD_FROZEN PATH
+trap '' INT # Ctrl-C is for the program inside
+exec bwrap --unshare-user-try --die-with-parent --dev-bind /dev /dev --bind /proc /proc --ro-bind /sys /sys "$@" \
+    8<<PASSWD 9<<GROUP
+$(getent passwd; getent passwd "$(id -u)")
+PASSWD
+$(getent group; getent group "$(id -g)")
+GROUP
+"""
+ACTIVATE = """\
+# Written by Trainyard. Read by a shell, not run: source {environment}/bin/activate
+deactivate() {{
+    PATH=$_TRAINYARD_OLD_PATH
+    PS1=$_TRAINYARD_OLD_PS1
+    unset VIRTUAL_ENV _TRAINYARD_OLD_PATH _TRAINYARD_OLD_PS1
+    unset -f deactivate
+}}
+if [ -z "${{_TRAINYARD_OLD_PATH:-}}" ]; then
+    _TRAINYARD_OLD_PATH=$PATH
+    _TRAINYARD_OLD_PS1=${{PS1:-}}
+fi
+VIRTUAL_ENV={environment}
+PATH={environment}/bin:$_TRAINYARD_OLD_PATH
+export VIRTUAL_ENV PATH
+[ -n "${{VIRTUAL_ENV_DISABLE_PROMPT:-}}" ] || PS1="({name}) $_TRAINYARD_OLD_PS1"
+"""
+
+
+class FrozenRootError(Exception):
+    """Something that a person has to put right; the text says what."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One frozen environment as it is to be.
+
+    Attributes:
+        name: its name and that of its folder.
+        suite: release of Debian that its programs come from, such as bullseye.
+        packages: packages of that release.
+        programs: names of programs in ``bin``.
+        commands: those of them that everybody has without activating anything.
+        size: bytes that its root takes.
+        about: what its marker tells about it.
+    """
+
+    name: str
+    present: bool = True
+    suite: str = ""
+    packages: tuple[str, ...] = ()
+    programs: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ()
+    size: int = 0
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """Return what tells roots apart."""
+        return hashlib.sha256(json.dumps([RECIPE, self.suite, sorted(self.packages)]).encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where things are.
+
+    Attributes:
+        environments: folder of the environments.
+        store: folder of the roots.
+        commands: folder on everybody's PATH.
+    """
+
+    environments: Path
+    store: Path
+    commands: Path = Path("/usr/local/bin")
+
+    def environment(self, wanted: Wanted) -> Path:
+        """Return the folder of an environment."""
+        return self.environments / wanted.name
+
+    def root(self, wanted: Wanted) -> Path:
+        """Return the folder of an environment's root."""
+        return self.store / f"{wanted.name}-{wanted.digest}"
+
+
+def manifest(root: Path) -> str:
+    """Return a digest of a root's files: their paths, kinds, sizes and times."""
+    digest = hashlib.sha256()
+    for folder, names, files in os.walk(root):
+        names.sort()
+        for name in sorted(files):
+            if name == SEAL and folder == str(root):
+                continue
+            path = f"{folder}/{name}"
+            state = os.lstat(path)
+            line = f"{path[len(str(root)) :]}\0{state.st_mode}\0{state.st_size}\0{state.st_mtime_ns}\n"
+            digest.update(line.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def root_problem(root: Path) -> str:
+    """Return what is to be done to a root, '' where it is whole and untouched."""
+    if not root.is_dir():
+        return "build it"
+    try:
+        seal = json.loads((root / SEAL).read_text())
+    except (OSError, ValueError):
+        return "build it anew: it is not whole"
+    return "" if seal.get("manifest") == manifest(root) else "build it anew: its files were changed"
+
+
+def texts(wanted: Wanted, places: Places) -> dict[Path, tuple[str, int]]:
+    """Return the files of an environment, its marker last, with their text and mode."""
+    folder = places.environment(wanted)
+    words = {"name": wanted.name, "environment": str(folder)}
+    marker = {"owner": OWNER, "lock": wanted.digest, "complete": True, "about": dict(wanted.about)}
+    return {
+        folder / "bin" / "enter": (ENTER.format(**words), 0o755),
+        folder / "bin" / "activate": (ACTIVATE.format(**words), 0o644),
+        folder / MARKER: (json.dumps(marker, indent=1, sort_keys=True) + "\n", 0o644),
+    }
+
+
+def links(wanted: Wanted, places: Places) -> dict[Path, str]:
+    """Return the links of an environment and where they lead."""
+    folder = places.environment(wanted)
+    return {
+        folder / "root": str(places.root(wanted)),
+        **{folder / "bin" / program: "enter" for program in wanted.programs},
+        **{places.commands / command: str(folder / "bin" / command) for command in wanted.commands},
+    }
+
+
+def owner_problem(wanted: Wanted, places: Places) -> str:
+    """Return why an environment cannot be made where it is to be, '' where it can."""
+    folder = places.environment(wanted)
+    if folder.exists() and _owner(folder) != OWNER:
+        return f"{folder} is there already and is no frozen environment. Remove it, or choose another name."
+    for path, target in links(wanted, places).items():
+        if path.parent == places.commands and os.path.lexists(path) and _target(path) != target:
+            return f"{path} is there already and is somebody else's. Move it away."
+    return ""
+
+
+def actions(wanted: Wanted, places: Places) -> list[str]:
+    """Return what is to be done, a sentence each, for one environment."""
+    folder = places.environment(wanted)
+    if not wanted.present:
+        there = _owner(folder) == OWNER or _roots(wanted.name, places)
+        return ["remove it"] if there else []
+    todo = list(filter(None, [root_problem(places.root(wanted))]))
+    wrong = [path for path, (text, mode) in texts(wanted, places).items() if not _is(path, text, mode)]
+    wrong += [path for path, target in links(wanted, places).items() if _target(path) != target]
+    todo += [f"write {path}" for path in wrong]
+    todo += [f"remove {path}, which is used no more" for path in _old_roots(wanted, places)]
+    return todo
+
+
+def of_ours(places: Places) -> list[Wanted]:
+    """Return all frozen environments that are there, as to be removed, those among them of which only a root is left."""
+    named = {folder.name for folder in _entries(places.environments) if _owner(folder) == OWNER}
+    named |= {root.name[:-13] for root in _entries(places.store) if re.search("-[0-9a-f]{12}$", root.name)}
+    return [Wanted(name, present=False) for name in sorted(named)]
+
+
+def room_problem(wishes: Sequence[Wanted], places: Places) -> str:
+    """Return why the roots that are yet to be built do not fit, '' where they do."""
+    need = sum(wanted.size for wanted in wishes if wanted.present and root_problem(places.root(wanted)))
+    folder = places.store
+    while not folder.exists():
+        folder = folder.parent
+    state = os.statvfs(folder)
+    room = state.f_bavail * state.f_frsize
+    if not need or room >= need + SPARE:
+        return ""
+    return (
+        f"The disk of {places.store} has {room / 1e9:.1f} GB free, but {', '.join(wanted.name for wanted in wishes if wanted.present)} "
+        f"will take {need / 1e9:.1f} GB. Make room there."
+    )
+
+
+def apply(wanted: Wanted, places: Places, mirror: str = "") -> None:
+    """Bring one environment to what is wanted.
+
+    Raises:
+        FrozenRootError: the root could not be built.
+    """
+    with _alone(places.store):
+        if not wanted.present:
+            _remove(wanted, places)
+            return
+        root = places.root(wanted)
+        if root_problem(root):
+            _build(wanted, root, mirror)
+        folder = places.environment(wanted)
+        (folder / "bin").mkdir(mode=0o755, parents=True, exist_ok=True)
+        for path, (text, mode) in texts(wanted, places).items():
+            if path.name == MARKER:
+                for link, target in links(wanted, places).items():
+                    _link(link, target)
+            if not _is(path, text, mode):
+                _write(path, text, mode)
+        for old in _old_roots(wanted, places):
+            shutil.rmtree(old)
+
+
+def _build(wanted: Wanted, root: Path, mirror: str) -> None:
+    """Build a root beside its place, and move it there when it is whole and on the disk."""
+    beside = root.with_name(f".{root.name}.new")
+    shutil.rmtree(beside, ignore_errors=True)
+    words = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(wanted.packages)}", wanted.suite, str(beside)]
+    words += [mirror] if mirror else []
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise FrozenRootError(f"The system of {wanted.name} could not be built: {' '.join(done.stderr.split())[-800:]}")
+    for name in ("hosts", "localtime", "resolv.conf"):  # to be covered by the node's own, which a link cannot be
+        path = beside / "etc" / name
+        path.unlink(missing_ok=True)
+        path.touch(mode=0o644)
+    for name in ("machine-id", "hostname"):
+        (beside / "etc" / name).unlink(missing_ok=True)
+    shutil.rmtree(beside / "var" / "lib" / "apt" / "lists", ignore_errors=True)
+    os.chmod(beside, 0o755)
+    _write(beside / SEAL, json.dumps({"manifest": manifest(beside)}) + "\n", 0o644)
+    os.sync()
+    if root.is_dir():
+        shutil.rmtree(root)
+    beside.rename(root)
+
+
+def _remove(wanted: Wanted, places: Places) -> None:
+    folder = places.environment(wanted)
+    for command in _entries(places.commands):
+        if (_target(command) or "").startswith(f"{folder}/bin/"):
+            command.unlink()
+    if _owner(folder) == OWNER:
+        for entry in folder.iterdir():
+            if entry.name == MARKER:
+                continue  # last, so that an interruption leaves something that is known as ours
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+        (folder / MARKER).unlink()
+        folder.rmdir()
+    for root in _roots(wanted.name, places):
+        shutil.rmtree(root)
+
+
+def _roots(name: str, places: Places) -> list[Path]:
+    return sorted(path for path in _entries(places.store) if re.fullmatch(re.escape(name) + "-[0-9a-f]{12}", path.name))
+
+
+def _old_roots(wanted: Wanted, places: Places) -> list[Path]:
+    """Return the environment's roots that nobody runs in any more, less the one that is wanted."""
+    return [root for root in _roots(wanted.name, places) if root != places.root(wanted) and not in_use(root)]
+
+
+def in_use(root: Path) -> bool:
+    """Say whether any process has a part of a root mounted."""
+    for path in glob.glob("/proc/[0-9]*/mountinfo"):
+        try:
+            with open(path, encoding="utf-8", errors="replace") as mounts:
+                if any(f"/{root.name}/" in line for line in mounts):  # what is before that depends on what is mounted where
+                    return True
+        except OSError:
+            continue
+    return False
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _owner(folder: Path) -> str:
+    try:
+        found = json.loads((folder / MARKER).read_text())
+    except (OSError, ValueError):
+        return ""
+    return str(found.get("owner", "")) if isinstance(found, dict) else ""
+
+
+def _is(path: Path, text: str, mode: int) -> bool:
+    try:
+        return path.read_text(encoding="utf-8") == text and path.stat().st_mode & 0o777 == mode
+    except (OSError, ValueError):
+        return False
+
+
+def _target(path: Path) -> str | None:
+    try:
+        return os.readlink(path)
+    except OSError:
+        return None
+
+
+def _write(path: Path, text: str, mode: int) -> None:
+    beside = path.with_name(path.name + ".new")
+    with open(beside, "w", encoding="utf-8") as new:
+        os.fchmod(new.fileno(), mode)
+        new.write(text)
+        new.flush()
+        os.fsync(new.fileno())
+    os.replace(beside, path)
+
+
+def _link(path: Path, target: str) -> None:
+    if _target(path) == target:
+        return
+    beside = path.with_name(path.name + ".new")
+    beside.unlink(missing_ok=True)
+    beside.symlink_to(target)
+    os.replace(beside, path)
+
+
+@contextmanager
+def _alone(store: Path) -> Iterator[None]:
+    """Let one run at a time work in the store."""
+    store.mkdir(mode=0o755, parents=True, exist_ok=True)
+    with open(store / ".lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
