@@ -76,9 +76,9 @@ def test_a_second_run_and_check_mode_have_nothing_to_do(made: Play, node: Lab, t
 
 def test_caffe_is_on_everybodys_path_and_works_in_ones_own_folder(made: Play, node: Lab) -> None:
     assert "caffe version 1.0.0" in as_user(node, "alice", "caffe --version")
-    script = 'mkdir -p work && cd work && echo mine >file && /opt/trainyard/envs/caffe/bin/python -c \'print(open("file").read(), end="")\''
+    script = 'mkdir -p own && cd own && echo mine >file && /opt/trainyard/envs/caffe/bin/python -c \'print(open("file").read(), end="")\''
     assert as_user(node, "alice", script) == "mine\n"
-    inside = 'import os; print(os.getuid(), os.path.exists("/home/alice/work/file"), os.access("/usr", os.W_OK))'
+    inside = 'import os; print(os.getuid(), os.path.exists("/home/alice/own/file"), os.access("/usr", os.W_OK))'
     uid = as_user(node, "alice", "id -u").strip()
     assert as_user(node, "alice", f"/opt/trainyard/envs/caffe/bin/python -c '{inside}'").split() == [uid, "True", "False"]
 
