@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from trainyard import cli, containers, playbooks, runner, system
+from trainyard import checks, cli, containers, playbooks, runner, system
 from trainyard.errors import TrainyardError
 from trainyard.paths import REPOSITORY
 
@@ -188,3 +188,14 @@ def test_the_script_refuses_an_old_python(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert "Python 3.11 or newer is needed, Python 3.9.2 is here" in done.stderr
+
+
+def test_what_the_usual_run_leaves_out_is_counted_and_named(capsys: pytest.CaptureFixture[str]) -> None:
+    usual = {step.name for step in checks.nodes()}
+    left_out = checks.faults() + checks.slow()
+    assert not usual & {step.name for step in left_out}
+    assert "molecule-nvidia_driver-trixie" in {step.name for step in left_out}
+    assert checks.run([checks.Step("one", ["true"])], left_out) == 0
+    said = capsys.readouterr().out
+    assert "not run here: faults, slow-cuda, " in said
+    assert said.endswith(f"1 passed, 0 failed, {len(left_out)} not run\n")

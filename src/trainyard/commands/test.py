@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from trainyard import checks
 
@@ -38,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.molecule:
         return checks.run([checks.molecule(arguments.molecule, arguments.release, arguments.command.split())])
     if arguments.faults:
-        return checks.run([checks.Step("faults", [sys.executable, "-m", "pytest", "-q", "-s", "-m", "faults", "tests/faults"], alone=True)])
+        return checks.run(checks.faults())
     if arguments.slow:
         return checks.run(checks.slow())
     steps = []
@@ -48,4 +47,5 @@ def run(arguments: argparse.Namespace) -> int:
         steps += checks.nodes() + checks.sanity()
     if arguments.lab or not (arguments.quick or arguments.nodes):
         steps += checks.lab()
-    return checks.run(steps)
+    everything = not (arguments.quick or arguments.nodes or arguments.lab)
+    return checks.run(steps, checks.faults() + checks.slow() if everything else ())
