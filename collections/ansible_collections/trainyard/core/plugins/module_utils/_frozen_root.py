@@ -213,7 +213,8 @@ def links(wanted: Wanted, places: Places) -> dict[Path, str]:
 def owner_problem(wanted: Wanted, places: Places) -> str:
     """Return why an environment cannot be made where it is to be, '' where it can."""
     folder = places.environment(wanted)
-    if folder.exists() and _owner(folder) != OWNER:
+    begun = {f"{MARKER}.new"}  # what an interruption may leave before there is a marker
+    if _owner(folder) != OWNER and {entry.name for entry in _entries(folder)} - begun:
         return f"{folder} is there already and is no frozen environment. Remove it, or choose another name."
     for path, target in links(wanted, places).items():
         if path.parent == places.commands and os.path.lexists(path) and _target(path) != target:
@@ -270,9 +271,14 @@ def apply(wanted: Wanted, places: Places, mirror: str = "") -> None:
             return
         root = places.root(wanted)
         if root_problem(root):
+            if in_use(root):
+                raise FrozenRootError(f"{root} is to be built anew, and programs run in it. Run again when they have ended.")
             _build(wanted, root, mirror)
         folder = places.environment(wanted)
-        (folder / "bin").mkdir(mode=0o755, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if not (folder / MARKER).exists():  # before anything else, so that an interruption leaves something that is known as ours
+            _write(folder / MARKER, json.dumps({"owner": OWNER, "complete": False}) + "\n", 0o644)
+        (folder / "bin").mkdir(mode=0o755, exist_ok=True)
         for path, (text, mode) in texts(wanted, places).items():
             if path.name == MARKER:
                 for link, target in links(wanted, places).items():

@@ -126,7 +126,7 @@ def test_what_is_somebody_elses_is_left_alone(places: core.Places) -> None:
     (places.commands / "caffe").write_text("mine")
     assert core.owner_problem(wanted(), places) == f"{places.commands / 'caffe'} is there already and is somebody else's. Move it away."
     (places.commands / "caffe").unlink()
-    (places.environments / "caffe").mkdir(parents=True)
+    (places.environments / "caffe" / "mine").mkdir(parents=True)
     assert "is there already and is no frozen environment" in core.owner_problem(wanted(), places)
 
 
@@ -156,3 +156,25 @@ def test_all_are_removed(places: core.Places) -> None:
 def test_the_scripts_are_ones_for_any_shell(text: str) -> None:
     script = text.format(name="caffe", environment="/opt/trainyard/envs/caffe")
     assert subprocess.run(["sh", "-n"], input=script, text=True, check=False).returncode == 0
+
+
+def test_an_environment_that_was_begun_is_finished(places: core.Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_words: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as killed:
+        killed.setattr(core, "texts", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            core.apply(wanted(), places)
+    assert core.owner_problem(wanted(), places) == ""
+    core.apply(wanted(), places)
+    assert core.actions(wanted(), places) == []
+
+
+def test_a_changed_root_that_is_in_use_is_left(places: core.Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    core.apply(wanted(), places)
+    (places.root(wanted()) / "usr/bin/caffe").write_text("another")
+    monkeypatch.setattr(core, "in_use", lambda _root: True)
+    with pytest.raises(core.FrozenRootError, match="programs run in it"):
+        core.apply(wanted(), places)
+    assert (places.root(wanted()) / "usr/bin/caffe").exists()
