@@ -18,6 +18,7 @@ author: Trainyard contributors (@trainyard)
 import functools
 import gc
 import os
+import pathlib
 
 import ansible.collections.list
 from ansible import constants
@@ -28,9 +29,11 @@ from ansible.executor.task_result import _RawTaskResult
 from ansible.plugins import loader
 from ansible.plugins.strategy.linear import StrategyModule as LinearStrategy
 from ansible.utils.fqcn import add_internal_fqcns
+from ansible_collections.trainyard.core.plugins.plugin_utils._kept import Kept
 
 try:
     import mitogen.master
+    import mitogen.minify
     from ansible_mitogen import affinity, connection, module_finder
     from ansible_mitogen.strategy import StrategyMixin
 except ImportError:
@@ -43,11 +46,16 @@ else:
     _SMALL = frozenset(constants._ACTION_ALL_INCLUDES + add_internal_fqcns(("assert", "debug", "fail", "validate_argument_spec")))
     _compile_template = AnsibleEnvironment.compile
     _stack_from_spec = connection.Connection._stack_from_spec
+    _minimize_source = mitogen.minify.minimize_source
     _templates = {}
+    _kept = Kept(pathlib.Path(constants.config.get_config_value("ANSIBLE_HOME")) / "trainyard")
 
     @functools.cache
     def _compiled(source, mode):
-        return compile(source, "<module>", mode)
+        return _kept.get(mode, source, lambda text: compile(text, "<module>", mode))
+
+    def _minimized(source):
+        return _kept.get("minimized", source, _minimize_source)
 
     def _compile(source, name, mode, *more, **options):
         return compile(source, name, mode, *more, **options) if more or options else _compiled(source, mode)
@@ -79,8 +87,9 @@ else:
 
         def run(self, iterator, play_context, result=0):
             """Run a play."""
-            # To see what a module needs, Mitogen compiles it and all that it imports, most of which is the same for all modules.
+            # To see what a module needs, Mitogen compiles it and all that it imports, most of which is the same for all modules and runs.
             module_finder.compile = mitogen.master.compile = _compile
+            mitogen.minify.minimize_source = _minimized
             # It starts a Python as the login's user to start another one by sudo from there; sudo can do so at once, as with Ansible's own.
             connection.Connection._stack_from_spec = _one_hop
             # A template is compiled anew for each node and each task, though its text is the same.
