@@ -20,10 +20,10 @@ from pathlib import Path
 import yaml
 from timed_site import REPOSITORY, timed_site
 
-sys.path.insert(0, str(REPOSITORY / "src"))
+sys.path[:0] = [str(REPOSITORY / "src"), str(REPOSITORY / "collections")]
 
-from trainyard.containers import Lab
-from trainyard.lab import INVENTORY, NODES, lab
+from trainyard.containers import Lab  # noqa: E402 - the paths above come first
+from trainyard.lab import INVENTORY, NODES, lab  # noqa: E402
 
 LOCKS = REPOSITORY / "roles" / "catalog" / "files" / "locks"
 PROOFS = REPOSITORY / "roles" / "verification" / "files" / "proofs"
