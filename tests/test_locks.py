@@ -73,7 +73,7 @@ def test_missing_and_orphaned_locks_are_found(repository: Path, capsys: pytest.C
 def test_an_unknown_environment_is_refused_with_those_that_are_known(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         lock_envs.main(["tensorflw"])
-    assert "unknown: tensorflw; known are cuda, installer, jax, jupyterlab, keras" in capsys.readouterr().err
+    assert "unknown: tensorflw; known are conda-tools, cuda, installer, jax, jupyterlab, keras" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("path", LOCKS, ids=lambda path: path.stem)

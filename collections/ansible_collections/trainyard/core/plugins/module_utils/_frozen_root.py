@@ -24,6 +24,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.trainyard.core.plugins.module_utils._file_manifest import manifest
+
 MARKER = ".trainyard-env.json"  # the same as that of other environments
 SEAL = ".trainyard-frozen.json"  # in a root: that it is whole, and what its files looked like then
 OWNER = "frozen_root"
@@ -162,21 +164,6 @@ class Places:
         return self.store / f"{wanted.name}-{wanted.digest}"
 
 
-def manifest(root: Path) -> str:
-    """Return a digest of a root's files: their paths, kinds, sizes and times."""
-    digest = hashlib.sha256()
-    for folder, names, files in os.walk(root):
-        names.sort()
-        for name in sorted(files):
-            if name == SEAL and folder == str(root):
-                continue
-            path = f"{folder}/{name}"
-            state = os.lstat(path)
-            line = f"{path[len(str(root)) :]}\0{state.st_mode}\0{state.st_size}\0{state.st_mtime_ns}\n"
-            digest.update(line.encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
-
-
 def root_problem(root: Path) -> str:
     """Return what is to be done to a root, '' where it is whole and untouched."""
     if not root.is_dir():
@@ -185,7 +172,7 @@ def root_problem(root: Path) -> str:
         seal = json.loads((root / SEAL).read_text())
     except (OSError, ValueError):
         return "build it anew: it is not whole"
-    return "" if seal.get("manifest") == manifest(root) else "build it anew: its files were changed"
+    return "" if seal.get("manifest") == _manifest(root) else "build it anew: its files were changed"
 
 
 def texts(wanted: Wanted, places: Places) -> dict[Path, tuple[str, int]]:
@@ -307,7 +294,7 @@ def _build(wanted: Wanted, root: Path, mirror: str) -> None:
         (beside / "etc" / name).unlink(missing_ok=True)
     shutil.rmtree(beside / "var" / "lib" / "apt" / "lists", ignore_errors=True)
     os.chmod(beside, 0o755)
-    _write(beside / SEAL, json.dumps({"manifest": manifest(beside)}) + "\n", 0o644)
+    _write(beside / SEAL, json.dumps({"manifest": _manifest(beside)}) + "\n", 0o644)
     os.sync()
     if root.is_dir():
         shutil.rmtree(root)
@@ -352,6 +339,10 @@ def in_use(root: Path) -> bool:
         except OSError:
             continue
     return False
+
+
+def _manifest(root: Path) -> str:
+    return manifest(root, lambda path: path == f"/{SEAL}")
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -1,0 +1,181 @@
+#!/usr/bin/python
+# Copyright (c) Trainyard contributors
+# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Conda environments."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: conda_env
+short_description: Keeps a conda environment at what an environment file or an explicit lock says
+version_added: 0.1.0
+description:
+  - Makes, changes and repairs a conda environment. The prefix is an ordinary one that conda and mamba know.
+  - As long as what is asked for and the files of the environment are the same, nothing is worked out again.
+  - A new environment is made beside its place. An interruption at any point is healed by the next run.
+options:
+  path:
+    description: Folder of the environment, its prefix.
+    type: path
+    required: true
+  state:
+    description:
+      - V(present) brings what is asked for, and leaves what else is there.
+      - V(exact) also removes what else is there, installed by conda or by pip.
+      - V(checked) changes nothing and fails where V(present) would.
+      - V(absent) removes the environment, if it was made by this module.
+    type: str
+    choices: [present, exact, checked, absent]
+    default: present
+  environment:
+    description:
+      - What an environment file holds, parsed; such as C(lookup('file', 'environment.yml') | from_yaml).
+      - Its keys are those that conda documents, C(name), C(channels), C(dependencies) (with a section C(pip)), C(variables) and C(prefix),
+        the first and the last of which count for nothing here.
+    type: dict
+  explicit:
+    description: Text of an explicit lock, as C(conda list --explicit --sha256) writes it, instead of O(environment).
+    type: str
+  channels:
+    description: Channels of an environment that names none.
+    type: list
+    elements: str
+    default: [conda-forge]
+  channel_alias:
+    description: URL below which channels lie that are given by a name.
+    type: str
+    default: https://conda.anaconda.org
+  custom_channels:
+    description: Names of channels with the URLs below which they lie instead.
+    type: dict
+    default: {}
+  default_channels:
+    description: URLs that the name V(defaults) stands for.
+    type: list
+    elements: str
+    default: ["https://repo.anaconda.com/pkgs/main", "https://repo.anaconda.com/pkgs/r"]
+  cache:
+    description: Folder of downloaded packages. Environments on the same disk share files with it.
+    type: path
+    default: /opt/trainyard/conda/.cache
+  tools:
+    description: Environment that has py-rattler and uv.
+    type: path
+    default: /opt/trainyard/envs/conda-tools
+  index_url:
+    description: URL of the index that packages of the section C(pip) come from; empty for the usual one.
+    type: str
+    default: ""
+  wheelhouse:
+    description: Folder or URL with wheels for the section C(pip).
+    type: str
+    default: ""
+  adopt:
+    description: Whether a conda environment that somebody else made at O(path) is taken over.
+    type: bool
+    default: false
+author:
+  - Trainyard contributors (@trainyard)
+attributes:
+  check_mode:
+    support: full
+    description: Does nothing and says what would be done. Where O(tools) is yet to come that is only that the environment would be made.
+  diff_mode:
+    support: full
+    description: Lists the packages before and after.
+"""
+
+EXAMPLES = r"""
+- name: Have the environment of a paper
+  trainyard.core.conda_env:
+    path: /opt/trainyard/envs/paper
+    environment: "{{ lookup('ansible.builtin.file', 'environment.yml') | from_yaml }}"
+    state: exact
+
+- name: Have it as it was locked
+  trainyard.core.conda_env:
+    path: /opt/trainyard/envs/paper
+    explicit: "{{ lookup('ansible.builtin.file', 'paper-linux-64.txt') }}"
+    state: exact
+"""
+
+RETURN = r"""
+actions:
+  description: What was, or in check mode would be, done, a line each.
+  returned: success
+  type: list
+  elements: str
+  sample: [add numpy 2.3.5, change python 3.12.1=h1 to 3.12.12=h2]
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.trainyard.core.plugins.module_utils import _conda_env as core
+
+
+def main():
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "path": {"type": "path", "required": True},
+            "state": {"type": "str", "choices": ["present", "exact", "checked", "absent"], "default": "present"},
+            "environment": {"type": "dict"},
+            "explicit": {"type": "str"},
+            "channels": {"type": "list", "elements": "str", "default": ["conda-forge"]},
+            "channel_alias": {"type": "str", "default": "https://conda.anaconda.org"},
+            "custom_channels": {"type": "dict", "default": {}},
+            "default_channels": {
+                "type": "list",
+                "elements": "str",
+                "default": ["https://repo.anaconda.com/pkgs/main", "https://repo.anaconda.com/pkgs/r"],
+            },
+            "cache": {"type": "path", "default": "/opt/trainyard/conda/.cache"},
+            "tools": {"type": "path", "default": "/opt/trainyard/envs/conda-tools"},
+            "index_url": {"type": "str", "default": ""},
+            "wheelhouse": {"type": "str", "default": ""},
+            "adopt": {"type": "bool", "default": False},
+        },
+        mutually_exclusive=[("environment", "explicit")],
+        required_if=[("state", state, ("environment", "explicit"), True) for state in ("present", "exact", "checked")],
+        supports_check_mode=True,
+    )
+    given = module.params
+    channels = core.Channels(
+        default=tuple(given["channels"]),
+        alias=given["channel_alias"],
+        custom=given["custom_channels"],
+        defaults=tuple(given["default_channels"]),
+    )
+    settings = core.Settings(
+        tools=given["tools"],
+        cache=given["cache"],
+        index_url=given["index_url"],
+        wheelhouse=given["wheelhouse"],
+        adopt=given["adopt"],
+    )
+    environment = core.Environment(given["path"], settings)
+    dry = module.check_mode or given["state"] == "checked"
+    before = environment.listed()
+    try:
+        if given["state"] == "absent":
+            actions = environment.remove(dry=dry)
+        else:
+            exact = given["state"] == "exact"
+            if given["explicit"] is None:
+                request = core.from_environment(given["environment"], channels, exact=exact)
+            else:
+                request = core.from_explicit(given["explicit"], exact=exact)
+            actions = environment.check(request) if dry else environment.apply(request)
+    except core.CondaEnvError as error:
+        module.fail_json(msg=str(error))
+    except OSError as error:
+        module.fail_json(msg=f"{error.strerror}: {error.filename}")
+    after = f"{before}{''.join(f'to do: {action}' + chr(10) for action in actions)}" if dry else environment.listed()
+    module.exit_json(
+        changed=bool(actions) and given["state"] != "checked",
+        actions=actions,
+        diff={"before_header": given["path"], "after_header": given["path"], "before": before, "after": after},
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,227 @@
+"""Conda environments on a node, from a channel of real parts on its loopback: made, kept, repaired, refused, exported, removed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import Play, ansible_playbook, inventory_of, play
+from trainyard.containers import Lab
+from trainyard.paths import REPOSITORY
+
+pytestmark = pytest.mark.nodes
+
+TOOLS = "/opt/trainyard/envs/conda-tools"
+PREFIX = "/opt/trainyard/envs/paper"
+ALIAS = "http://127.0.0.1:8043"
+WAIT = f"""
+import time, urllib.request
+for _ in range(50):
+    try:
+        urllib.request.urlopen("{ALIAS}")
+        break
+    except OSError:
+        time.sleep(0.2)
+"""
+PAPER = {"name": "paper", "channels": ["lab"], "dependencies": ["python=3.11", "packaging=24.2", {"pip": ["idna==3.10"]}]}
+
+
+@pytest.fixture(scope="module")
+def channel(node: Lab, tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    """The node with the tools and a channel at its loopback."""
+    variables = {
+        "framework_env_environments": [],
+        "framework_env_services": ["conda-tools"],
+        "base_ca_certificates": "{{ query('ansible.builtin.fileglob', '/usr/local/share/ca-certificates/*.crt') }}",
+    }
+    inventory = inventory_of(node, tmp_path_factory.mktemp("inventory"), variables)
+    for book in ("base", "frameworks"):
+        done = ansible_playbook(REPOSITORY / "playbooks" / f"{book}.yml", inventory, timeout=900)
+        assert done.status == 0, done.failures() or done.text[-3000:]
+    copy = {"src": str(REPOSITORY / "tests" / "conda_channel.py"), "dest": "/srv/conda_channel.py", "mode": "0644"}
+    done = play(node, tmp_path_factory.mktemp("copy"), [{"name": "copy", "ansible.builtin.copy": copy}])
+    assert done.status == 0, done.failures()
+    node.execute("head", [f"{TOOLS}/bin/python", "/srv/conda_channel.py", "/srv/channels/lab", f"{TOOLS}/bin/uv"])
+    serve(node, "start")
+    return node
+
+
+def serve(node: Lab, what: str) -> None:
+    """Start or stop what serves the channel."""
+    if what == "stop":
+        node.execute("head", ["systemctl", "stop", "channel.service"])
+        return
+    server = ["python3", "-m", "http.server", "8043", "--bind", "127.0.0.1", "--directory", "/srv/channels"]
+    node.execute("head", ["systemd-run", "--unit=channel", "--collect", *server])
+    node.execute("head", ["python3", "-c", WAIT])
+
+
+def conda_env(node: Lab, folder: Path, *words: str, **given: Any) -> Play:
+    """Run the module with an environment."""
+    given = {"path": PREFIX, "channel_alias": ALIAS, "cache": "/opt/trainyard/conda/.cache", **given}
+    if given.get("state") != "absent" and "explicit" not in given:
+        given.setdefault("environment", PAPER)
+    return play(node, folder, [{"name": "conda", "trainyard.core.conda_env": given}], words)
+
+
+def actions(done: Play) -> list[str]:
+    """Return what a play did, or would do."""
+    assert done.status == 0, done.failures() or done.text[-3000:]
+    found: list[str] = done.results["conda", "head"]["actions"]
+    return found
+
+
+def refusal(done: Play) -> str:
+    """Return why a play failed."""
+    assert done.status != 0
+    return str(done.results["conda", "head"]["msg"])
+
+
+def python(node: Lab, script: str, prefix: str = PREFIX) -> str:
+    """Run Python in an environment as an ordinary user."""
+    return node.execute("head", ["runuser", "-u", "nobody", "--", f"{prefix}/bin/python", "-c", script]).strip()
+
+
+@pytest.fixture(scope="module")
+def paper(channel: Lab, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """What was done to make the environment."""
+    checked = actions(conda_env(channel, tmp_path_factory.mktemp("check"), "--check", "--diff"))
+    assert channel.execute("head", ["sh", "-c", f"ls -d {PREFIX} || true"]).strip() == ""
+    done = actions(conda_env(channel, tmp_path_factory.mktemp("make")))
+    assert checked == done, "check mode tells the truth"
+    return done
+
+
+def test_it_is_made_of_conda_and_pip(paper: list[str], channel: Lab) -> None:
+    assert paper == ["create it", "add packaging 24.2", "add python 3.11.2", "add idna 3.10 (pip)"]
+    script = "import sys, ssl, sqlite3, packaging, idna; print(sys.prefix, packaging.__version__, idna.__version__)"
+    assert python(channel, script) == f"{PREFIX} 24.2 3.10"
+
+
+def test_a_second_run_has_nothing_to_do_and_asks_nobody(paper: list[str], channel: Lab, tmp_path: Path) -> None:
+    serve(channel, "stop")
+    try:
+        assert actions(conda_env(channel, tmp_path)) == []
+        assert conda_env(channel, tmp_path, "--check", "--diff").changed == {"head": 0}
+    finally:
+        serve(channel, "start")
+
+
+def test_what_was_added_by_hand_stays_unless_it_has_to_be_exact(paper: list[str], channel: Lab, tmp_path: Path) -> None:
+    channel.execute("head", [f"{TOOLS}/bin/uv", "pip", "install", "--quiet", "--python", f"{PREFIX}/bin/python", "six"])
+    assert actions(conda_env(channel, tmp_path)) == []
+    assert actions(conda_env(channel, tmp_path, "--check", state="exact")) == ["remove six 1.17.0 (pip)"]
+    assert actions(conda_env(channel, tmp_path, state="exact")) == ["remove six 1.17.0 (pip)"]
+    assert actions(conda_env(channel, tmp_path, state="exact")) == []
+    assert actions(conda_env(channel, tmp_path)) == []
+
+
+def test_a_change_is_seen_and_made(paper: list[str], channel: Lab, tmp_path: Path) -> None:
+    newer = {**PAPER, "dependencies": ["python=3.11", "packaging", "six", {"pip": ["idna==3.11"]}], "variables": {"PAPER": 7}}
+    # What is there is kept as long as it fits.
+    assert actions(conda_env(channel, tmp_path, environment=newer)) == ["add six 1.17.0", "change idna 3.10 to 3.11 (pip)"]
+    newest = {**newer, "dependencies": ["python=3.11", "packaging>=25", {"pip": ["idna==3.11"]}]}
+    assert actions(conda_env(channel, tmp_path, environment=newest)) == ["change packaging 24.2=0 to 25.0=0"]
+    assert json.loads(channel.execute("head", ["cat", f"{PREFIX}/conda-meta/state"]))["env_vars"] == {"PAPER": "7"}
+    assert python(channel, "import six, packaging; print(packaging.__version__)") == "25.0"
+    assert actions(conda_env(channel, tmp_path, state="exact")) == [
+        "remove six 1.17.0",
+        "change packaging 25.0=0 to 24.2=0",
+        "change idna 3.11 to 3.10 (pip)",
+    ]
+
+
+def test_damage_is_repaired(paper: list[str], channel: Lab, tmp_path: Path) -> None:
+    site = f"{PREFIX}/lib/python3.11/site-packages"
+    channel.execute("head", ["sh", "-c", f"echo broken > {site}/packaging/version.py; rm {site}/idna/core.py"])
+    expected = ["repair packaging: its files were changed", "repair idna: idna/core.py is missing (pip)"]
+    assert actions(conda_env(channel, tmp_path, "--check")) == expected
+    assert actions(conda_env(channel, tmp_path)) == expected
+    assert python(channel, "import packaging.version, idna.core; print(1)") == "1"
+    assert actions(conda_env(channel, tmp_path)) == []
+
+
+def test_what_was_interrupted_is_finished(paper: list[str], channel: Lab, tmp_path: Path) -> None:
+    """A new one is made beside its place; one that is changed has an open marker."""
+    path = "/opt/trainyard/envs/begun"
+    channel.execute("head", ["sh", "-c", "mkdir -p /opt/trainyard/envs/.begun.new/conda-meta; echo {} >/opt/trainyard/envs/.begun.new/x"])
+    assert actions(conda_env(channel, tmp_path, path=path))[0] == "create it"
+    assert channel.execute("head", ["sh", "-c", f"ls {path}/x || true"]).strip() == ""
+    marker = f"{path}/.trainyard-env.json"
+    channel.execute("head", ["sh", "-c", f"sed -i 's/true/false/' {marker}; : >{path}/conda-meta/packaging-24.2-0.json"])
+    assert actions(conda_env(channel, tmp_path, path=path)) == ["finish what was interrupted", "add packaging 24.2"]
+    assert actions(conda_env(channel, tmp_path, path=path)) == []
+    assert actions(conda_env(channel, tmp_path, path=path, state="absent")) == ["remove it"]
+    assert actions(conda_env(channel, tmp_path, path=path, state="absent")) == []
+
+
+def test_an_export_makes_the_same_again(paper: list[str], channel: Lab, tmp_path: Path) -> None:
+    done = play(channel, tmp_path, [{"name": "info", "trainyard.core.conda_env_info": {"path": PREFIX}}])
+    assert done.status == 0, done.failures()
+    told = done.results["info", "head"]
+    assert f"- {ALIAS}/lab" in told["environment"]
+    assert "- packaging=24.2=0" in told["environment"]
+    assert "- idna==3.10" in told["environment"]
+    assert told["requirements"] == "idna==3.10\npackaging==24.2\n"
+    path = "/opt/trainyard/envs/again"
+    made = actions(conda_env(channel, tmp_path, path=path, explicit=told["explicit"], state="exact"))
+    assert made == ["create it", "add packaging 24.2", "add python 3.11.2"]
+    assert python(channel, "import packaging; print(packaging.__version__)", path) == "24.2"
+    assert actions(conda_env(channel, tmp_path, path=path, explicit=told["explicit"], state="exact")) == []
+    assert actions(conda_env(channel, tmp_path, path=path, state="absent")) == ["remove it"]
+
+
+def test_a_wrong_checksum_is_refused(paper: list[str], channel: Lab, tmp_path: Path) -> None:
+    explicit = f"@EXPLICIT\n{ALIAS}/lab/noarch/demanding-1.0-0.tar.bz2#{'0' * 64}\n"
+    said = refusal(conda_env(channel, tmp_path, path="/opt/trainyard/envs/wrong", explicit=explicit))
+    assert "demanding" in said
+    assert "0000000000" in said
+    assert channel.execute("head", ["sh", "-c", "ls -d /opt/trainyard/envs/wrong || true"]).strip() == ""
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({**PAPER, "dependancies": []}, ["dependancies", "dependencies"]),
+        ({**PAPER, "dependencies": ["python=3.11", "packaging=25", "demanding"]}, ["demanding", "packaging <24"]),
+        ({**PAPER, "dependencies": ["python=3.11", "nosuchthing"]}, ["nosuchthing"]),
+        ({**PAPER, "dependencies": ["python >>3"]}, ["dependencies", ">>3"]),
+        ({**PAPER, "channels": ["http://127.0.0.1:9/none"]}, ["did not answer", "127.0.0.1:9", "channel_alias"]),
+        ({**PAPER, "dependencies": ["python", {"pip": ["no-such-package-4711"]}]}, ["pip", "no-such-package-4711"]),
+    ],
+    ids=["unknown key", "unsatisfiable", "unknown package", "no spec", "channel down", "pip"],
+)
+def test_what_cannot_be_is_refused_and_nothing_changes(
+    paper: list[str], channel: Lab, tmp_path: Path, environment: dict[str, Any], words: list[str]
+) -> None:
+    for path in (PREFIX, "/opt/trainyard/envs/never"):
+        said = refusal(conda_env(channel, tmp_path, environment=environment, path=path))
+        assert all(word in said for word in words), said
+        assert "Traceback" not in said
+    assert channel.execute("head", ["sh", "-c", "ls -d /opt/trainyard/envs/*never* || true"]).strip() == ""
+    assert actions(conda_env(channel, tmp_path)) == []
+
+
+def test_what_is_somebody_elses_stays(paper: list[str], channel: Lab, tmp_path: Path) -> None:
+    folder, users = "/opt/trainyard/envs/folder", "/opt/trainyard/envs/users"
+    channel.execute(
+        "head", ["sh", "-c", f"mkdir -p {folder} && touch {folder}/file; cp -a {PREFIX} {users}; rm {users}/.trainyard-env.json"]
+    )
+    assert "no conda environment" in refusal(conda_env(channel, tmp_path, path=folder))
+    assert "adopt" in refusal(conda_env(channel, tmp_path, path=users))
+    assert "stays" in refusal(conda_env(channel, tmp_path, path=users, state="absent"))
+    assert actions(conda_env(channel, tmp_path, path=users, adopt=True)) == ["take it over"]
+    assert "another kind" in refusal(conda_env(channel, tmp_path, path=TOOLS))
+
+
+def test_a_full_disk_is_said_before(paper: list[str], channel: Lab, tmp_path: Path) -> None:
+    channel.execute("head", ["sh", "-c", "mkdir -p /mnt/small && mount -t tmpfs -o size=40m tmpfs /mnt/small"])
+    try:
+        said = refusal(conda_env(channel, tmp_path, path="/mnt/small/paper"))
+        assert "/mnt/small" in said
+        assert "Make room" in said
+    finally:
+        channel.execute("head", ["umount", "/mnt/small"])
