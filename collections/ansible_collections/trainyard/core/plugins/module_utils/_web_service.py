@@ -31,7 +31,7 @@ def problems(wishes: Mapping[str, Any], role: str) -> list[str]:
 
     Args:
         wishes: the role's variables without their prefix: password, listen, port, tls_certificate, tls_key (paths on the
-            controller), and where the role has them user, login, environments.
+            controller), and where the role has them user, login, environments, environment_folders, hidden_environments.
         role: prefix of the variables, for the sentences.
     """
     listen, port = str(wishes["listen"]), int(wishes["port"])
@@ -46,6 +46,12 @@ def problems(wishes: Mapping[str, Any], role: str) -> list[str]:
     if "login" in wishes and (not wishes["login"] or ":" in str(wishes["login"])):
         found.append(f"{role}_login is '{wishes['login']}': it needs at least one character and no colon.")
     found += _environment_problems(wishes.get("environments") or [], role)
+    for variable in ("environment_folders", "hidden_environments"):
+        found += [
+            f"{role}_{variable}: '{path}' is no absolute path: it must start with /."
+            for path in wishes.get(variable) or []
+            if not os.path.isabs(str(path))
+        ]
     return [problem for problem in found if problem]
 
 

@@ -61,6 +61,8 @@ def test_good_wishes_have_no_problem() -> None:
         ),
         ({"environments": [{"name": "x", "path": "/x"}] * 2}, "jupyter_environments names x twice."),
         ({"environments": [{"name": "x", "path": "x"}]}, "the path of x is 'x', it must start with /."),
+        ({"environment_folders": ["/srv/envs", "envs"]}, "jupyter_environment_folders: 'envs' is no absolute path: it must start with /."),
+        ({"hidden_environments": ["~/old"]}, "jupyter_hidden_environments: '~/old' is no absolute path: it must start with /."),
         ({"environments": [{"name": "../x", "path": "/x"}]}, "'../x' is no name for a kernel"),
     ],
 )
