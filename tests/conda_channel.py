@@ -21,10 +21,7 @@ from pathlib import Path
 
 PYTHON = Path("/usr/bin/python3.11")
 LIBRARY = Path("/usr/lib/python3.11")
-OTHERWISE = {  # Debian's words, and those of Python itself
-    "sysconfig.py": ("prefix_scheme = 'posix_local'", "prefix_scheme = 'posix_prefix'"),
-    "site.py": ("dist-packages", "site-packages"),
-}
+DEBIANS, PYTHONS_OWN = b"prefix_scheme = 'posix_local'", b"prefix_scheme = 'posix_prefix'"  # where it installs packages
 LEFT_OUT = ("EXTERNALLY-MANAGED", "sitecustomize.py")
 
 
@@ -69,12 +66,12 @@ def python_files() -> Iterable[tuple[str, bytes, int]]:
     yield "bin/python3.11", PYTHON.read_bytes(), 0o755
     for name in ("python", "python3"):
         yield f"bin/{name}", b"python3.11", 0
+    yield "lib/python3.11/dist-packages", b"site-packages", 0  # where it looks for them, which is compiled into it
     for path in sorted(LIBRARY.rglob("*")):
         if path.is_file() and not path.is_symlink() and path.suffix != ".pyc" and path.name not in LEFT_OUT:
             content = path.read_bytes()
-            if path.parent == LIBRARY and path.name in OTHERWISE:
-                before, after = OTHERWISE[path.name]
-                content = content.replace(before.encode(), after.encode())
+            if path == LIBRARY / "sysconfig.py":
+                content = content.replace(DEBIANS, PYTHONS_OWN)
             yield f"lib/python3.11/{path.relative_to(LIBRARY)}", content, 0o644
 
 

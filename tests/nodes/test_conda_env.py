@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.support import Play, ansible_playbook, inventory_of, play
 from trainyard.containers import Lab
@@ -16,6 +17,7 @@ pytestmark = pytest.mark.nodes
 
 TOOLS = "/opt/trainyard/envs/conda-tools"
 PREFIX = "/opt/trainyard/envs/paper"
+TRUSTING = ["env", "SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt"]
 ALIAS = "http://127.0.0.1:8043"
 WAIT = f"""
 import time, urllib.request
@@ -34,17 +36,19 @@ def channel(node: Lab, tmp_path_factory: pytest.TempPathFactory) -> Lab:
     """The node with the tools and a channel at its loopback."""
     variables = {
         "framework_env_environments": [],
-        "framework_env_services": ["conda-tools"],
         "base_ca_certificates": "{{ query('ansible.builtin.fileglob', '/usr/local/share/ca-certificates/*.crt') }}",
     }
     inventory = inventory_of(node, tmp_path_factory.mktemp("inventory"), variables)
+    data = yaml.safe_load(inventory.read_text())
+    data["all"]["children"] = {"conda": {"hosts": {"head": None}}}
+    inventory.write_text(yaml.safe_dump(data))
     for book in ("base", "frameworks"):
         done = ansible_playbook(REPOSITORY / "playbooks" / f"{book}.yml", inventory, timeout=900)
         assert done.status == 0, done.failures() or done.text[-3000:]
     copy = {"src": str(REPOSITORY / "tests" / "conda_channel.py"), "dest": "/srv/conda_channel.py", "mode": "0644"}
     done = play(node, tmp_path_factory.mktemp("copy"), [{"name": "copy", "ansible.builtin.copy": copy}])
     assert done.status == 0, done.failures()
-    node.execute("head", [f"{TOOLS}/bin/python", "/srv/conda_channel.py", "/srv/channels/lab", f"{TOOLS}/bin/uv"])
+    node.execute("head", [*TRUSTING, f"{TOOLS}/bin/python", "/srv/conda_channel.py", "/srv/channels/lab", f"{TOOLS}/bin/uv"])
     serve(node, "start")
     return node
 
@@ -89,7 +93,7 @@ def python(node: Lab, script: str, prefix: str = PREFIX) -> str:
 def paper(channel: Lab, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """What was done to make the environment."""
     checked = actions(conda_env(channel, tmp_path_factory.mktemp("check"), "--check", "--diff"))
-    assert channel.execute("head", ["sh", "-c", f"ls -d {PREFIX} || true"]).strip() == ""
+    assert channel.execute("head", ["sh", "-c", f"ls -d {PREFIX} 2>/dev/null || true"]).strip() == ""
     done = actions(conda_env(channel, tmp_path_factory.mktemp("make")))
     assert checked == done, "check mode tells the truth"
     return done
@@ -111,7 +115,7 @@ def test_a_second_run_has_nothing_to_do_and_asks_nobody(paper: list[str], channe
 
 
 def test_what_was_added_by_hand_stays_unless_it_has_to_be_exact(paper: list[str], channel: Lab, tmp_path: Path) -> None:
-    channel.execute("head", [f"{TOOLS}/bin/uv", "pip", "install", "--quiet", "--python", f"{PREFIX}/bin/python", "six"])
+    channel.execute("head", [*TRUSTING, f"{TOOLS}/bin/uv", "pip", "install", "--quiet", "--python", f"{PREFIX}/bin/python", "six"])
     assert actions(conda_env(channel, tmp_path)) == []
     assert actions(conda_env(channel, tmp_path, "--check", state="exact")) == ["remove six 1.17.0 (pip)"]
     assert actions(conda_env(channel, tmp_path, state="exact")) == ["remove six 1.17.0 (pip)"]
@@ -149,7 +153,7 @@ def test_what_was_interrupted_is_finished(paper: list[str], channel: Lab, tmp_pa
     path = "/opt/trainyard/envs/begun"
     channel.execute("head", ["sh", "-c", "mkdir -p /opt/trainyard/envs/.begun.new/conda-meta; echo {} >/opt/trainyard/envs/.begun.new/x"])
     assert actions(conda_env(channel, tmp_path, path=path))[0] == "create it"
-    assert channel.execute("head", ["sh", "-c", f"ls {path}/x || true"]).strip() == ""
+    assert channel.execute("head", ["sh", "-c", f"ls {path}/x 2>/dev/null || true"]).strip() == ""
     marker = f"{path}/.trainyard-env.json"
     channel.execute("head", ["sh", "-c", f"sed -i 's/true/false/' {marker}; : >{path}/conda-meta/packaging-24.2-0.json"])
     assert actions(conda_env(channel, tmp_path, path=path)) == ["finish what was interrupted", "add packaging 24.2"]
@@ -179,7 +183,7 @@ def test_a_wrong_checksum_is_refused(paper: list[str], channel: Lab, tmp_path: P
     said = refusal(conda_env(channel, tmp_path, path="/opt/trainyard/envs/wrong", explicit=explicit))
     assert "demanding" in said
     assert "0000000000" in said
-    assert channel.execute("head", ["sh", "-c", "ls -d /opt/trainyard/envs/wrong || true"]).strip() == ""
+    assert channel.execute("head", ["sh", "-c", "ls -d /opt/trainyard/envs/wrong 2>/dev/null || true"]).strip() == ""
 
 
 @pytest.mark.parametrize(
@@ -201,7 +205,7 @@ def test_what_cannot_be_is_refused_and_nothing_changes(
         said = refusal(conda_env(channel, tmp_path, environment=environment, path=path))
         assert all(word in said for word in words), said
         assert "Traceback" not in said
-    assert channel.execute("head", ["sh", "-c", "ls -d /opt/trainyard/envs/*never* || true"]).strip() == ""
+    assert channel.execute("head", ["sh", "-c", "ls -d /opt/trainyard/envs/*never* 2>/dev/null || true"]).strip() == ""
     assert actions(conda_env(channel, tmp_path)) == []
 
 

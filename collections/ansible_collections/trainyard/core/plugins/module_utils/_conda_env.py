@@ -79,6 +79,12 @@ class Channels:
         found: list[str] = []
         for name in names or self.default:
             if name == "defaults":
+                if not self.defaults:
+                    raise CondaEnvError(
+                        "environment: channels has defaults, which stands under Anaconda's terms and is not offered here "
+                        "(default_channels). The role anaconda offers it where anaconda_accept_terms is true; "
+                        "conda-forge needs no such thing."
+                    )
                 found += self.defaults
             elif "://" in name:
                 found.append(name.rstrip("/"))
@@ -321,27 +327,32 @@ class Environment:
         return answer
 
     def _repair(self, damaged: Sequence[str]) -> None:
-        """Take away what is left of damaged files, so that they are put in place anew."""
-        for name, paths in self._files().items():
-            if name in damaged:
-                for path in paths:
-                    with contextlib.suppress(OSError):
-                        (self.prefix / path["_path"]).unlink()
+        """Take away what is left of damaged packages, also in the cache, which shares their files, so that they are put in place anew."""
+        for record in self._records():
+            if record["name"] not in damaged:
+                continue
+            for entry in record.get("paths_data", {}).get("paths", []):
+                with contextlib.suppress(OSError):
+                    (self.prefix / entry["_path"]).unlink()
+            cached = record.get("extracted_package_dir") or ""
+            if cached.startswith(f"{self.settings.cache}/"):
+                shutil.rmtree(cached, ignore_errors=True)
 
     def damaged(self) -> list[str]:
         """Return the packages that are not as they were put in place, by reading all their files."""
         return sorted(name for name, paths in self._files().items() if any(self._is_off(path) for path in paths))
 
+    def _records(self) -> Iterator[dict[str, Any]]:
+        """Yield what conda knows of each package, less what a power cut has spoilt: to rattler such a package is not there."""
+        for path in sorted(glob.glob(f"{glob.escape(str(self.prefix))}/conda-meta/*.json")):
+            with contextlib.suppress(OSError, ValueError):
+                record = json.loads(Path(path).read_text(encoding="utf-8"))
+                if isinstance(record, dict) and "name" in record:
+                    yield record
+
     def _files(self) -> dict[str, list[dict[str, Any]]]:
         """Return the files of each package, as it was recorded."""
-        found: dict[str, list[dict[str, Any]]] = {}
-        for path in sorted(glob.glob(f"{glob.escape(str(self.prefix))}/conda-meta/*.json")):
-            try:
-                record = json.loads(Path(path).read_text(encoding="utf-8"))
-                found[record["name"]] = record.get("paths_data", {}).get("paths", [])
-            except (OSError, ValueError, KeyError):
-                continue  # a power cut's; to rattler the package is not there
-        return found
+        return {record["name"]: record.get("paths_data", {}).get("paths", []) for record in self._records()}
 
     def _is_off(self, entry: Mapping[str, Any]) -> bool:
         path = self.prefix / entry["_path"]
@@ -568,9 +579,7 @@ def exported(prefix: str) -> dict[str, str]:
     environment = Environment(prefix, Settings(tools="", cache=""))
     if not (environment.prefix / "conda-meta" / "history").is_file():
         raise CondaEnvError(f"{prefix} is no conda environment: it has no conda-meta/history.")
-    records = []
-    for path in sorted(glob.glob(f"{glob.escape(prefix)}/conda-meta/*.json")):
-        records.append(json.loads(Path(path).read_text(encoding="utf-8")))
+    records = list(environment._records())
     pip = sorted((package.name, package.version) for package in environment._pip_found())
     channels = list(dict.fromkeys(without_credentials(str(record.get("channel", ""))).rstrip("/") for record in records))
     file = [f"name: {environment.prefix.name}", "channels:", *(f"  - {url}" for url in channels if url), "dependencies:"]

@@ -118,6 +118,29 @@ def installed(rattler: Any, prefix: str) -> list[Any]:
     return found
 
 
+async def solved(rattler: Any, asked: dict[str, Any], specs: list[Any], before: list[Any], client: Any) -> list[Any]:
+    """Work out which packages fulfil what is wanted, with as little change as possible."""
+    for piecewise in (True, False):  # rattler 0.28 takes a server's "304 Not Modified" for a piece of an index as a failure
+        try:
+            found: list[Any] = await rattler.solve(
+                sources=asked["channels"],
+                specs=specs,
+                gateway=rattler.Gateway(
+                    cache_dir=os.path.join(asked["cache"], ".repodata"),
+                    default_config=rattler.SourceConfig(sharded_enabled=piecewise),
+                    client=client,
+                ),
+                locked_packages=before,
+                virtual_packages=[found.into_generic() for found in rattler.VirtualPackage.detect()],
+                channel_priority=rattler.ChannelPriority.Strict,
+            )
+            break
+        except importlib.import_module("rattler.exceptions").GatewayError:
+            if not piecewise:
+                raise
+    return found
+
+
 async def work(rattler: Any, asked: dict[str, Any]) -> dict[str, Any]:
     """Do what is asked and return the answer."""
     prefix, cache = asked["prefix"], asked["cache"]
@@ -133,14 +156,7 @@ async def work(rattler: Any, asked: dict[str, Any]) -> dict[str, Any]:
         specs = [rattler.MatchSpec(spec) for spec in asked["specs"]]
         named = {spec.name.normalized for spec in specs if spec.name is not None}
         more = [rattler.MatchSpec(record.name.normalized) for record in before if asked["keep"] and record.name.normalized not in named]
-        after = await rattler.solve(
-            sources=asked["channels"],
-            specs=specs + more,
-            gateway=rattler.Gateway(cache_dir=os.path.join(cache, ".repodata"), client=client),
-            locked_packages=before,
-            virtual_packages=[found.into_generic() for found in rattler.VirtualPackage.detect()],
-            channel_priority=rattler.ChannelPriority.Strict,
-        )
+        after = await solved(rattler, asked, specs + more, before, client)
     answer = differences(before, after, asked["reinstall"])
     if not asked["dry"] and any(answer[kind] for kind in ("added", "removed", "changed")):
         os.umask(0o022)

@@ -22,10 +22,9 @@ options:
     description:
       - V(present) brings what is asked for, and leaves what else is there.
       - V(exact) also removes what else is there, installed by conda or by pip.
-      - V(checked) changes nothing and fails where V(present) would.
       - V(absent) removes the environment, if it was made by this module.
     type: str
-    choices: [present, exact, checked, absent]
+    choices: [present, exact, absent]
     default: present
   environment:
     description:
@@ -50,7 +49,7 @@ options:
     type: dict
     default: {}
   default_channels:
-    description: URLs that the name V(defaults) stands for.
+    description: URLs that the name V(defaults) stands for. An environment that has it is refused where there are none.
     type: list
     elements: str
     default: ["https://repo.anaconda.com/pkgs/main", "https://repo.anaconda.com/pkgs/r"]
@@ -117,7 +116,7 @@ def main():
     module = AnsibleModule(
         argument_spec={
             "path": {"type": "path", "required": True},
-            "state": {"type": "str", "choices": ["present", "exact", "checked", "absent"], "default": "present"},
+            "state": {"type": "str", "choices": ["present", "exact", "absent"], "default": "present"},
             "environment": {"type": "dict"},
             "explicit": {"type": "str"},
             "channels": {"type": "list", "elements": "str", "default": ["conda-forge"]},
@@ -135,7 +134,7 @@ def main():
             "adopt": {"type": "bool", "default": False},
         },
         mutually_exclusive=[("environment", "explicit")],
-        required_if=[("state", state, ("environment", "explicit"), True) for state in ("present", "exact", "checked")],
+        required_if=[("state", state, ("environment", "explicit"), True) for state in ("present", "exact")],
         supports_check_mode=True,
     )
     given = module.params
@@ -153,25 +152,24 @@ def main():
         adopt=given["adopt"],
     )
     environment = core.Environment(given["path"], settings)
-    dry = module.check_mode or given["state"] == "checked"
     before = environment.listed()
     try:
         if given["state"] == "absent":
-            actions = environment.remove(dry=dry)
+            actions = environment.remove(dry=module.check_mode)
         else:
             exact = given["state"] == "exact"
             if given["explicit"] is None:
                 request = core.from_environment(given["environment"], channels, exact=exact)
             else:
                 request = core.from_explicit(given["explicit"], exact=exact)
-            actions = environment.check(request) if dry else environment.apply(request)
+            actions = environment.check(request) if module.check_mode else environment.apply(request)
     except core.CondaEnvError as error:
         module.fail_json(msg=str(error))
     except OSError as error:
         module.fail_json(msg=f"{error.strerror}: {error.filename}")
-    after = f"{before}{''.join(f'to do: {action}' + chr(10) for action in actions)}" if dry else environment.listed()
+    after = before + "".join(f"to do: {action}\n" for action in actions) if module.check_mode else environment.listed()
     module.exit_json(
-        changed=bool(actions) and given["state"] != "checked",
+        changed=bool(actions),
         actions=actions,
         diff={"before_header": given["path"], "after_header": given["path"], "before": before, "after": after},
     )

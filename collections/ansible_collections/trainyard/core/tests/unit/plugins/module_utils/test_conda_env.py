@@ -40,6 +40,12 @@ def test_where_channels_lie(names, urls):
     assert Channels(custom={"pytorch": "https://mirror.example.org/cloud/"}).urls(names) == urls
 
 
+def test_defaults_are_refused_where_nobody_accepted_their_terms():
+    """The message says how they can be had."""
+    with pytest.raises(CondaEnvError, match="anaconda_accept_terms"):
+        from_environment({"channels": ["defaults"], "dependencies": ["python"]}, Channels(defaults=()), exact=False)
+
+
 def test_an_environment_file():
     """All its parts are taken."""
     said = {
