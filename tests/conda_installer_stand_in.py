@@ -16,6 +16,8 @@ import random
 import sys
 from pathlib import Path
 
+PADDING = 3_000_000  # bytes behind a script, which take their time to download
+
 SCRIPT = r"""#!/bin/sh
 # Stand-in of Trainyard's tests for an installer of @NAME@ @VERSION@.
 case "$0" in *.sh) ;; *) echo 'Please run using "bash" or "sh", but not "." or "source"' >&2; exit 1 ;; esac
@@ -153,12 +155,12 @@ http.server.ThreadingHTTPServer(("127.0.0.1", port), Files).serve_forever()
 """
 
 
-def make(folder: Path, version: str, name: str = "Miniforge3", padding: int = 3_000_000) -> tuple[Path, str]:
-    """Write the installer of a version, with so many bytes behind it, into a folder; return its path and its SHA-256."""
+def make(folder: Path, version: str, name: str = "Miniforge3") -> tuple[Path, str]:
+    """Write the installer of a version into a folder; return its path and its SHA-256."""
     text = SCRIPT
     for mark, part in (("@NAME@", name), ("@VERSION@", version), ("@CONDA@", CONDA), ("@HOOK@", HOOK)):
         text = text.replace(mark, part)
-    data = text.encode() + random.Random(version).randbytes(padding)
+    data = text.encode() + random.Random(version).randbytes(PADDING)
     path = folder / f"{name}-{version}-Linux-x86_64.sh"
     path.write_bytes(data)
     return path, hashlib.sha256(data).hexdigest()

@@ -23,7 +23,7 @@ import stat
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -179,22 +179,39 @@ def _old(wanted: Wanted, places: Places) -> list[Path]:
     return [prefix for prefix in versions(places) if prefix != places.prefix(wanted) and not in_use(prefix)]
 
 
-def in_use(prefix: Path, processes: str = "/proc/[0-9]*") -> bool:
-    """Say whether any process runs a program of a version, has a file of it mapped, or was started with it activated."""
+def in_use(prefix: Path) -> bool:
+    """Say whether any process runs a program of a version, has a file of it mapped, or was started with it activated.
+
+    Not everywhere may root look at other users' processes: a container may lack that capability. The kernel then tells in another way: nobody
+    may write to a program that is running, whoever runs it.
+    """
+    return any(_is_running(program) for program in _entries(prefix / "bin")) or any(
+        _works_in(prefix, process) for process in glob.glob("/proc/[0-9]*")
+    )
+
+
+def _is_running(program: Path) -> bool:
+    if program.is_symlink() or not program.is_file():
+        return False
+    try:
+        os.close(os.open(program, os.O_WRONLY))
+    except OSError as error:
+        return error.errno == errno.ETXTBSY
+    return False
+
+
+def _works_in(prefix: Path, process: str) -> bool:
     inside = f"/{prefix.parent.name}/{prefix.name}/"  # what is before that depends on what is mounted where
-    activated = f"CONDA_PREFIX={prefix}".encode()
-    for process in glob.glob(processes):
-        try:
-            if inside in os.readlink(f"{process}/exe"):
+    looks: tuple[Callable[[], bool], ...] = (
+        lambda: inside in os.readlink(f"{process}/exe"),
+        lambda: inside.encode() in _bytes(f"{process}/maps"),
+        lambda: inside.encode() in _bytes(f"{process}/cmdline"),
+        lambda: f"CONDA_PREFIX={prefix}".encode() in _bytes(f"{process}/environ").split(b"\0"),
+    )
+    for look in looks:
+        with suppress(OSError):  # it has ended, or is not to be looked at
+            if look():
                 return True
-            with open(f"{process}/maps", encoding="utf-8", errors="replace") as maps:
-                if any(inside in line for line in maps):
-                    return True
-            with open(f"{process}/environ", "rb") as environment:
-                if activated in environment.read().split(b"\0"):
-                    return True
-        except OSError:
-            continue
     return False
 
 
@@ -599,6 +616,11 @@ def _size(path: Path) -> int:
 
 def _tree_size(folder: Path) -> int:
     return sum(os.lstat(f"{top}/{name}").st_blocks * 512 for top, _names, files in os.walk(folder) for name in files)
+
+
+def _bytes(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
 
 
 def _entries(folder: Path) -> list[Path]:

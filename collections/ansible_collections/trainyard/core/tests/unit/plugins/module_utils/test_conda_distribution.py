@@ -248,6 +248,16 @@ def test_an_upgrade_leaves_what_somebody_runs_and_removes_it_later(places: core.
     assert core.versions(places) == [places.store / "miniforge-2.0"]
 
 
+def test_a_program_of_a_process_that_may_not_be_looked_at_is_in_use(places: core.Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    core.apply(wanted(places), places)
+    prefix = places.store / "miniforge-1.0"
+    monkeypatch.setattr(core, "_works_in", lambda _prefix, _process: False)
+    with subprocess.Popen([str(prefix / "bin" / "python"), "60"]) as program:
+        assert core.in_use(prefix)
+        program.kill()
+    assert not core.in_use(prefix)
+
+
 def test_what_a_shell_has_activated_is_in_use(places: core.Places) -> None:
     core.apply(wanted(places), places)
     prefix = places.store / "miniforge-1.0"
