@@ -376,6 +376,14 @@ def test_a_kernel_that_is_there_keeps_its_environment_and_its_title(here: Here, 
     assert here.manager.get_kernel_spec("mine").display_name == "My own"
 
 
+def test_a_kernel_that_cannot_be_read_hides_no_other(here: Here, home: Path) -> None:
+    here.registered("broken", "/usr/bin/python3", "Broken")
+    (here.folder / "broken/kernel.json").write_text("{")
+    venv(home / "torch")
+    assert list(here.titles.values()) == ["torch"]
+    assert set(here.manager.said) == {"Error loading kernelspec 'broken'"}
+
+
 def test_one_that_lacks_ipykernel_says_what_to_do(here: Here, home: Path) -> None:
     prefix = venv(home / "old", "3.6")
     ((name, title),) = here.titles.items()

@@ -349,6 +349,8 @@ class EnvironmentKernels(KernelSpecManager):
         for name in super().find_kernel_specs():
             try:
                 found[name] = super().get_kernel_spec(name)
+            except NoSuchKernel:
+                continue  # it needs something else that is not installed, which the server has said
             except Exception:
                 self.log.warning("Error loading kernelspec %r", name, exc_info=True)
         return found
