@@ -182,8 +182,8 @@ def _old(wanted: Wanted, places: Places) -> list[Path]:
 def in_use(prefix: Path) -> bool:
     """Say whether any process runs a program of a version, has a file of it mapped, or was started with it activated.
 
-    Not everywhere may root look at other users' processes: a container may lack that capability. The kernel then tells in another way: nobody
-    may write to a program that is running, whoever runs it.
+    Not everywhere may root look at other users' processes: a container may lack that capability. The kernel then tells in another way:
+    nobody may write to a program that is running, whoever runs it.
     """
     return any(_is_running(program) for program in _entries(prefix / "bin")) or any(
         _works_in(prefix, process) for process in glob.glob("/proc/[0-9]*")
