@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from tests import conda_installer_stand_in
 from tests.support import Play, ansible_playbook, inventory_of, play
 from trainyard.containers import Lab
 from trainyard.paths import REPOSITORY
@@ -229,3 +231,96 @@ def test_a_full_disk_is_said_before(paper: list[str], channel: Lab, tmp_path: Pa
         assert "Make room" in said
     finally:
         channel.execute("head", ["umount", "/mnt/small"])
+
+
+@dataclass
+class Role:
+    """The role on the node: an installer that stands in for Miniforge's, and environments for everybody."""
+
+    lab: Lab
+    inventory: Path
+
+    def run(self, playbook: str, *words: str, environments: list[dict[str, str]], **variables: Any) -> Play:
+        """Run a playbook with environments."""
+        data = yaml.safe_load(self.inventory.read_text())
+        data["all"]["vars"] |= {"anaconda_environments": environments, **variables}
+        path = self.inventory.with_name("wishes.yml")
+        path.write_text(yaml.safe_dump(data))
+        return ansible_playbook(REPOSITORY / "playbooks" / playbook, path, words, timeout=600)
+
+
+@pytest.fixture(scope="module")
+def role(channel: Lab, tmp_path_factory: pytest.TempPathFactory) -> Role:
+    """The node with conda, which is a stand-in here."""
+    folder = tmp_path_factory.mktemp("role")
+    installer, digest = conda_installer_stand_in.make(folder, "26.1.0-0")
+    copy = {"src": str(installer), "dest": "/srv/", "mode": "0644"}
+    assert play(channel, folder, [{"name": "copy", "ansible.builtin.copy": copy}]).status == 0
+    wishes = {
+        "anaconda_source": f"/srv/{installer.name}",
+        "anaconda_version": "26.1.0-0",
+        "anaconda_installer": {"sha256": digest, "size_mb": 3, "installed_mb": 30},
+    }
+    inventory = inventory_of(channel, folder, wishes)
+    data = yaml.safe_load(inventory.read_text())
+    data["all"]["children"] = {"conda": {"hosts": {"head": None}}}
+    inventory.write_text(yaml.safe_dump(data))
+    return Role(channel, inventory)
+
+
+def test_environments_for_everybody_are_kept_in_step_with_their_files(role: Role, tmp_path: Path) -> None:
+    paths = {name: f"/opt/trainyard/envs/{name}" for name in ("shared", "locked")}
+    file, lock = tmp_path / "shared.yml", tmp_path / "locked.txt"
+    said = {"channels": [f"{ALIAS}/lab"], "dependencies": ["python=3.11", "packaging=24.2"]}
+    file.write_text(yaml.safe_dump(said))
+    both: list[dict[str, str]] = [{"name": "shared", "file": str(file)}]
+    checked = role.run("conda.yml", "--check", "--diff", environments=both)
+    assert checked.status == 0, checked.failures() or checked.text[-2000:]
+    done = role.run("conda.yml", environments=both)
+    assert done.status == 0, done.failures() or done.text[-2000:]
+    assert python(role.lab, "import packaging; print(packaging.__version__)", paths["shared"]) == "24.2"
+
+    told = play(role.lab, tmp_path, [{"name": "info", "trainyard.core.conda_env_info": {"path": paths["shared"]}}]).results["info", "head"]
+    lock.write_text(told["explicit"])
+    both.append({"name": "locked", "file": str(lock)})
+    assert role.run("conda.yml", environments=both).changed == {"head": 1}
+    assert role.run("conda.yml", environments=both).changed == {"head": 0}
+    assert role.run("conda.yml", "--check", "--diff", environments=both).changed == {"head": 0}
+
+    file.write_text(yaml.safe_dump({**said, "dependencies": ["python=3.11", "packaging=25.0"]}))
+    assert role.run("conda.yml", environments=both).changed == {"head": 1}
+    assert python(role.lab, "import packaging; print(packaging.__version__)", paths["shared"]) == "25.0"
+    assert python(role.lab, "import packaging; print(packaging.__version__)", paths["locked"]) == "24.2"
+
+    gone = [both[0], {"name": "locked", "state": "absent"}]
+    assert role.run("conda.yml", environments=gone).changed == {"head": 1}
+    assert role.run("conda.yml", environments=gone).changed == {"head": 0}
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"dependencies": ["python=3.11", "nosuchthing"], "channels": [f"{ALIAS}/lab"]}, ["nosuchthing"]),
+        ({"dependencies": ["python=3.11"], "channels": ["defaults"]}, ["anaconda_accept_terms"]),
+        ({"dependencies": ["python=3.11"], "platforms": ["linux-64"]}, ["platforms"]),
+    ],
+    ids=["unsatisfiable", "terms", "unknown key"],
+)
+def test_a_file_that_cannot_be_is_refused_before_anything_changes(
+    role: Role, tmp_path: Path, said: dict[str, Any], words: list[str]
+) -> None:
+    file = tmp_path / "bad.yml"
+    file.write_text(yaml.safe_dump(said))
+    done = role.run("conda.yml", environments=[{"name": "bad", "file": str(file)}], anaconda_condarc={"show_channel_urls": True})
+    assert done.status != 0
+    assert done.changed == {"head": 0}
+    assert all(word in done.text for word in words), done.text[-2000:]
+
+
+def test_the_role_is_undone(role: Role) -> None:
+    done = role.run("conda.yml", "-e", "trainyard_state=absent", environments=[])
+    assert done.status == 0, done.failures() or done.text[-2000:]
+    left = role.lab.execute("head", ["sh", "-c", "ls -d /opt/conda /opt/trainyard/conda /opt/trainyard/envs/* 2>/dev/null || true"]).split()
+    # What was there before somebody's, and what another role brought, stays.
+    assert left == ["/opt/trainyard/envs/conda-tools", "/opt/trainyard/envs/folder"]
+    assert role.run("conda.yml", "-e", "trainyard_state=absent", environments=[]).changed == {"head": 0}
