@@ -38,7 +38,7 @@ def script(conda: Path) -> str:
     """Return the role's script for a conda that lies somewhere."""
     templates = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=False)
     templates.filters["ansible.builtin.quote"] = lambda value: shlex.quote(str(value))
-    return templates.get_template("trainyard-conda.sh.j2").render(anaconda_path=str(conda))
+    return templates.get_template("trainyard-conda.sh.j2").render(anaconda_path=str(conda), anaconda_store=str(conda.parent))
 
 
 def login(shell: str, home: Path) -> float:

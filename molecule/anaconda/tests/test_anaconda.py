@@ -40,6 +40,12 @@ def test_a_user_makes_an_environment_at_home_and_activates_it(host: Any, shell: 
     assert host.file("/home/bob/.conda/envs/own/conda-meta/history").user == "bob"
 
 
+def test_who_put_all_of_it_on_the_path_activates_as_well(host: Any) -> None:
+    login(host, "conda create -n other")
+    for folder in ("/opt/conda/bin", f"{VERSION}/bin"):
+        assert login(host, f"PATH={folder}:$PATH; conda activate other && greet").stdout == "hello from other\n"
+
+
 def test_an_environment_for_everybody_is_found_by_its_name(host: Any) -> None:
     host.check_output("mkdir -p /opt/trainyard/envs/shared/bin")
     assert login(host, "conda activate shared && echo $CONDA_PREFIX").stdout.strip() == "/opt/trainyard/envs/shared"

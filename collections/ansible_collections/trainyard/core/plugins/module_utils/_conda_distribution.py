@@ -38,6 +38,7 @@ CHUNK = 1 << 20
 TRIES = 4  # rounds over all sources in which nothing came
 PAUSE = 2.0  # seconds after the first of them, twice as long after each further one
 STALLED = 60.0  # seconds without a byte
+ASKED = 20.0  # seconds that a server may take to say whether it has a file
 PATIENCE = 3600.0  # seconds that a run waits for another one
 PDEATHSIG = 1  # of prctl(2)
 
@@ -279,7 +280,7 @@ def _problem_of(source: str, wanted: Wanted) -> str:
         OSError, HTTPException: it cannot be asked, or does not have it.
     """
     if not source.startswith("/"):
-        with _opened(source, "0-0"):
+        with _opened(source, "0-0", ASKED):
             return ""
     found = sha256_of(Path(source))
     return "" if found == wanted.sha256 else _other_sum(found, wanted)
@@ -368,7 +369,7 @@ def _receive(source: str, part: Path) -> None:
 
     begun = _size(part)
     try:
-        answer = _opened(source, f"{begun}-" if begun else "")
+        answer = _opened(source, f"{begun}-" if begun else "", STALLED)
     except urllib.error.HTTPError as error:
         if error.code == 416 and begun:  # there is no more than what we have; the sum tells whether it is right
             return
@@ -387,7 +388,7 @@ def _receive(source: str, part: Path) -> None:
         raise OSError(f"the connection broke after {came} of {expected} bytes")
 
 
-def _opened(url: str, part: str) -> Any:
+def _opened(url: str, part: str, timeout: float) -> Any:
     """Open a URL, for a part of what is there ('' for all); only its own server gets the user and password that it carries."""
     import urllib.request  # noqa: PLC0415
     from urllib.parse import unquote, urlsplit  # noqa: PLC0415
@@ -400,7 +401,7 @@ def _opened(url: str, part: str) -> Any:
     request = urllib.request.Request(bare, headers={"User-Agent": "trainyard"})
     if part:
         request.add_header("Range", f"bytes={part}")
-    return urllib.request.build_opener(urllib.request.HTTPBasicAuthHandler(logins)).open(request, timeout=STALLED)
+    return urllib.request.build_opener(urllib.request.HTTPBasicAuthHandler(logins)).open(request, timeout=timeout)
 
 
 def install(wanted: Wanted, places: Places, installer: Path, keep: Sequence[int] = ()) -> None:
@@ -547,7 +548,7 @@ def _alone(store: Path, pause: Callable[[float], object] = time.sleep) -> Iterat
     waited = 0.0
     while True:
         store.mkdir(mode=0o755, parents=True, exist_ok=True)
-        with open(path, "w", encoding="utf-8") as lock:
+        with open(path, "w", encoding="utf-8", opener=_for_root) as lock:
             if _is_locked(lock, path):
                 yield lock
                 return
@@ -558,6 +559,10 @@ def _alone(store: Path, pause: Callable[[float], object] = time.sleep) -> Iterat
             )
         pause(1)
         waited += 1
+
+
+def _for_root(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)  # who can open a lock can hold it
 
 
 def _is_locked(lock: IO[str], path: Path) -> bool:
