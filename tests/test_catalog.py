@@ -40,7 +40,7 @@ def test_an_environment_is_complete(name: str) -> None:
     for variant in environment["variants"].values():
         if "frozen" in variant:
             assert set(variant) == {"device", "frozen", "system_packages"}
-            assert set(variant["frozen"]) == {"suite", "packages", "programs", "commands", "size_mb"}
+            assert set(variant["frozen"]) == {"suite", "python", "packages", "programs", "commands", "size_mb"}
             assert {"python", *variant["frozen"]["commands"]} <= set(variant["frozen"]["programs"])
             assert "python3-ipykernel" in variant["frozen"]["packages"]
             continue

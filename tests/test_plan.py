@@ -227,6 +227,15 @@ def test_what_is_locked_is_preferred_to_what_is_newer() -> None:
     assert environments["tensorflow"]["cudnn"].startswith("9.10."), "what is in the lock, of all that the wheels allow"
 
 
+def test_what_only_an_older_system_has_is_planned_frozen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = inventory(tmp_path, {"head": {"plan_os": "debian-12"}}, plan_environments=["caffe", "jax"])
+    status, out, _err = plan(["-i", path, "--offline", "--json"], capsys)
+    assert status == 0
+    node = json.loads(out)["nodes"]["head"]
+    assert (node["environments"]["caffe"]["python_from"], node["environments"]["caffe"]["frozen"]) == ("frozen", "Debian 11")
+    assert [lock["lock"] for lock in node["locks"]] == ["caffe-cpu", "jax-cpu"]
+
+
 def test_what_is_not_locked_is_said_with_the_nodes_and_what_is() -> None:
     said = filtered({"v100": {"plan_environments": ["tensorflow", "pytorch"], **facts("Debian", "12.11", "1db4")}})
     assert locked(said["plan"]["nodes"]) == {"v100": {"tensorflow": "tensorflow-cu12"}}

@@ -143,7 +143,7 @@ BUILD: Keys = {
     "index": WORDS,
     "support": one_of("stable", "experimental"),
 }
-BUILD_MORE: Keys = {"follows": TEXT, **ORIGIN}
+BUILD_MORE: Keys = {"frozen": TEXT, "follows": TEXT, **ORIGIN}
 SYSTEM: Keys = {
     "title": TEXT,
     "distribution": TEXT,

@@ -156,8 +156,8 @@ def _environments(placed: Mapping[str, Any]) -> Table:
     for heading in ("environment", "install", "from", "device", "Python", "CUDA", "cuDNN"):
         table.add_column(heading, overflow="fold")
     for name, one in placed.items():
-        index = ", ".join(f"index {key}" for key in one["indexes"]) or "the ordinary index"
-        python = one["python"] + (" (conda)" if one["python_from"] == "conda" else "")
+        index = one["frozen"] or ", ".join(f"index {key}" for key in one["indexes"]) or "the ordinary index"
+        python = one["python"] + (f" ({one['python_from']})" if one["python_from"] != "system" else "")
         install = Text("\n".join(one["requirements"]))  # brackets in it are no markup
         table.add_row(name, install, index, one["device"], python, one["cuda"] or "-", one["cudnn"] or "-")
     return table

@@ -15,7 +15,7 @@ from trainyard.paths import REPOSITORY
 pytestmark = pytest.mark.nodes
 
 VARIABLES = {
-    "framework_env_environments": ["caffe"],
+    "plan_environments": ["caffe"],
     "base_users": [
         {"name": name, "keys": ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJrvGRH1a3gwGQ+tT1L2yusnNqXqvFQuduzeYBZqU5TE laptop"]}
         for name in ("alice", "bob")

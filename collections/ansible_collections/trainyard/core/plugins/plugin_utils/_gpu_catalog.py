@@ -188,7 +188,11 @@ class Cudnn:
 
 @dataclass(frozen=True)
 class Build:
-    """One way in which a release of a framework is built. ``bundled``: its wheels bring CUDA, else the node's toolkit is used."""
+    """One way in which a release of a framework is built.
+
+    ``bundled``: its wheels bring CUDA, else the node's toolkit is used. ``frozen``: the older system that has it and that it runs in, ''
+    where it runs in the node's.
+    """
 
     name: str
     cuda: str
@@ -201,6 +205,7 @@ class Build:
     index: str
     experimental: bool
     follows: str
+    frozen: str
     fact: Fact
 
     @property
@@ -499,6 +504,7 @@ def _framework(name: str, row: Mapping[str, Any]) -> Framework:
                 data.get("index", ""),
                 data.get("support", "stable") == "experimental",
                 data.get("follows", ""),
+                data.get("frozen", ""),
                 Fact.of(data) if data.get("source") else fact,
             )
             for key, data in release["builds"].items()

@@ -45,6 +45,7 @@ def locks_of(environments: Mapping[str, Any], folder: str) -> tuple[Lock, ...]:
     for name, data in environments.items():
         for variant, row in data["variants"].items() if data["kind"] == "framework" else ():
             if "frozen" in row:
+                found.append(Lock(name, variant, frozenset(row["frozen"]["packages"]), (row["frozen"]["python"],), ""))
                 continue
             files = sorted(Path(folder).glob(f"{name}-{variant}-cp*.txt"))
             cudnn = CUDNN.search(files[0].read_text()) if files else None
@@ -77,7 +78,7 @@ def restricted(catalog: Catalog, locks: Sequence[Lock], frameworks: Iterable[str
 def lock_for(locks: Iterable[Lock], placed: Placed) -> Lock | None:
     """Return the lock that brings an environment, the one with the least beside it; None where none does."""
     wanted = set(placed.wheels.requirements)
-    fitting = [lock for lock in locks if wanted <= lock.requirements and placed.python in lock.pythons and not placed.conda]
+    fitting = [lock for lock in locks if wanted <= lock.requirements and placed.python in lock.pythons and placed.python_from != "conda"]
     return min(fitting, key=lambda lock: len(lock.requirements), default=None)
 
 

@@ -185,12 +185,12 @@ class WheelSet:
 
 @dataclass(frozen=True)
 class Placed:
-    """An environment on one node. ``conda``: its Python is not the system's own, so conda brings it."""
+    """An environment on one node. ``python_from``: system (the node's own), conda, or frozen (of the older system that it runs in)."""
 
     environment: str
     wheels: WheelSet
     python: str
-    conda: bool
+    python_from: str
     warnings: tuple[str, ...]
     reasons: tuple[Reason, ...]
 

@@ -299,7 +299,8 @@ class _Fleet:
     def _placed(self, name: str, wheels: WheelSet, node: Node, split: Sequence[str]) -> Placed:
         environment = next(environment for environment in self.search.wishes.environments if environment.name == name)
         python = next(text for text in self.search.pythons(node) if all(fits(text, choice.release.python) for choice in wheels.choices))
-        conda = python != node.system.python
+        frozen = " and ".join(choice.build.frozen for choice in wheels.choices if choice.build.frozen)
+        python_from = "frozen" if frozen else "system" if python == node.system.python else "conda"
         warnings, reasons = [], []
         for choice in wheels.choices:
             title = f"{self.search.catalog.frameworks[choice.release.framework].title} {choice.release.version}"
@@ -316,7 +317,9 @@ class _Fleet:
             reasons.append(
                 Reason(f"CUDA {wheels.cuda}, cuDNN {wheels.cudnn}" + (", both in the wheels" if wheels.bundled else ", the node's own"))
             )
-        if conda:
+        if frozen:
+            reasons.append(Reason(f"Python {python} of {frozen}, which it runs in, frozen"))
+        elif python_from == "conda":
             reasons.append(Reason(f"Python {python} from conda: the system's own {node.system.python} is outside {_pythons(wheels)}"))
         else:
             reasons.append(Reason(f"Python {python}: the system's own", node.system.fact))
@@ -325,7 +328,7 @@ class _Fleet:
         why_not: list[Reason] = []
         next(self.search.wheel_sets(environment, [node], wheels.device, why_not), None)
         reasons += [Reason(f"passed over: {reason}", reason.fact) for reason in condensed(why_not)]
-        return Placed(name, wheels, python, conda, tuple(dict.fromkeys(warnings)), tuple(reasons))
+        return Placed(name, wheels, python, python_from, tuple(dict.fromkeys(warnings)), tuple(reasons))
 
 
 def _pythons(wheels: WheelSet) -> str:

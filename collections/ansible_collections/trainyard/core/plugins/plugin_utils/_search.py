@@ -271,6 +271,10 @@ class Search:
                     words = f"runs on Python {release.python}"
                     words += f", not on {self.wishes.pin('python')}" if self.wishes.pin("python") else ""
                     why_not.append(Reason(words, release.fact, self._name(name), release.version))
+                elif len(more) > 1 and any(one.build.frozen for one in more):
+                    alone = next(one for one in more if one.build.frozen)
+                    words = f"runs in {alone.build.frozen}, frozen, and so with nothing else"
+                    why_not.append(Reason(words, alone.release.fact, self._name(alone.release.framework), alone.release.version))
                 elif gpus and not self._cuda_lines(more, gpus):
                     why_not.append(self._cuda_clash(more, gpus))
                 else:

@@ -279,6 +279,10 @@ CASES = {
     "JAX with CUDA 13": Case(U24, ("A100",), ("jax",), sets={"jax": "cuda 13.0"}),
     "JAX on Volta stays with CUDA 12": Case(U24, ("V100",), ("jax",), sets={"jax": "cuda >=12,<13"}),
     "Caffe computes on the CPU unless asked otherwise": Case(U24, ("A100",), ("caffe",), branch=580, sets={"caffe": "device cpu"}),
+    "Caffe runs in the system that last had it": Case(D12, (), ("caffe",), sets={"caffe": "1.0.0 python 3.9"}),
+    "Caffe beside another framework cannot, and comes by conda": Case(
+        D12, (), ({"name": "both", "frameworks": ("caffe", "tensorflow")},), sets={"both": "python 3.6"}
+    ),
     "Caffe on an Ampere GPU": Case(
         U24, ("A100",), ({"frameworks": "caffe", "device": "gpu"},), clash=("framework", "device"), because="", change=("device",)
     ),

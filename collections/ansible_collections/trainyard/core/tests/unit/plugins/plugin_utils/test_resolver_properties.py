@@ -112,7 +112,8 @@ def check(node: NodePlan, wishes: Wishes) -> None:
                 ready = {have for have in choice.build.sass if have[0] == gpu.capability[0] and have <= gpu.capability}
                 assert ready or any(have <= gpu.capability for have in choice.build.ptx)
         assert fits(placed.python, wishes.pin("python"))
-        assert placed.conda == (placed.python != node.node.system.python)
+        if placed.python_from != "frozen":
+            assert (placed.python_from == "conda") == (placed.python != node.node.system.python)
         if wheels.device == "gpu":
             assert driver
             assert fits(wheels.cuda, wishes.pin("cuda"))
