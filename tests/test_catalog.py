@@ -39,8 +39,8 @@ def test_an_environment_is_complete(name: str) -> None:
     assert ("proof" in environment) == (environment["kind"] == "framework")
     for variant in environment["variants"].values():
         if "frozen" in variant:
-            assert set(variant) == {"device", "frozen", "system_packages"}
-            assert set(variant["frozen"]) == {"suite", "python", "packages", "programs", "commands", "size_mb"}
+            assert set(variant) == {"device", "pythons", "frozen", "system_packages"}
+            assert set(variant["frozen"]) == {"suite", "packages", "programs", "commands", "size_mb"}
             assert {"python", *variant["frozen"]["commands"]} <= set(variant["frozen"]["programs"])
             assert "python3-ipykernel" in variant["frozen"]["packages"]
             continue

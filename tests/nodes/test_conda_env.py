@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,25 +66,38 @@ def serve(node: Lab, what: str) -> None:
     node.execute("head", ["python3", "-c", WAIT])
 
 
-def conda_env(node: Lab, folder: Path, *words: str, **given: Any) -> Play:
-    """Run the module with an environment."""
-    given = {"path": PREFIX, "channel_alias": ALIAS, "cache": "/opt/trainyard/conda/.cache", **given}
-    if given.get("state") != "absent" and "explicit" not in given:
-        given.setdefault("environment", PAPER)
-    return play(node, folder, [{"name": "conda", "trainyard.core.conda_env": given}], words)
+def conda_envs(node: Lab, folder: Path, wishes: Sequence[Mapping[str, Any]], *words: str) -> list[dict[str, Any]]:
+    """Run the module with one wish after another in a play, `check` among them for a check alone; return what it said to each."""
+    tasks: list[dict[str, Any]] = []
+    for number, wish in enumerate(wishes):
+        given = {"path": PREFIX, "channel_alias": ALIAS, "cache": "/opt/trainyard/conda/.cache", **wish}
+        checked = bool(given.pop("check", False))
+        if given.get("state") != "absent" and "explicit" not in given:
+            given.setdefault("environment", PAPER)
+        only = {"check_mode": True} if checked else {}
+        tasks.append({"name": str(number), "trainyard.core.conda_env": given, "ignore_errors": True, **only})
+    done = play(node, folder, tasks, words)
+    assert done.status == 0, done.text[-3000:]
+    return [dict(done.results[str(number), "head"]) for number in range(len(tasks))]
 
 
-def actions(done: Play) -> list[str]:
-    """Return what a play did, or would do."""
-    assert done.status == 0, done.failures() or done.text[-3000:]
-    found: list[str] = done.results["conda", "head"]["actions"]
-    return found
+def actions(node: Lab, folder: Path, *wishes: Mapping[str, Any], words: Sequence[str] = ()) -> list[list[str]]:
+    """Return what the module did, or would do, for each wish."""
+    said = conda_envs(node, folder, wishes, *words)
+    assert not [one["msg"] for one in said if one.get("failed")]
+    return [one["actions"] for one in said]
 
 
-def refusal(done: Play) -> str:
-    """Return why a play failed."""
-    assert done.status != 0
-    return str(done.results["conda", "head"]["msg"])
+def refusals(node: Lab, folder: Path, *wishes: Mapping[str, Any]) -> list[str]:
+    """Return why the module refused each wish."""
+    said = conda_envs(node, folder, wishes)
+    assert all(one.get("failed") for one in said), said
+    return [str(one["msg"]) for one in said]
+
+
+def there(node: Lab, pattern: str) -> str:
+    """Return what there is by a pattern of paths."""
+    return node.execute("head", ["sh", "-c", f"ls -d {pattern} 2>/dev/null || true"]).strip()
 
 
 def python(node: Lab, script: str, prefix: str = PREFIX) -> str:
@@ -94,9 +108,7 @@ def python(node: Lab, script: str, prefix: str = PREFIX) -> str:
 @pytest.fixture(scope="module")
 def paper(channel: Lab, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """What was done to make the environment."""
-    checked = actions(conda_env(channel, tmp_path_factory.mktemp("check"), "--check", "--diff"))
-    assert channel.execute("head", ["sh", "-c", f"ls -d {PREFIX} 2>/dev/null || true"]).strip() == ""
-    done = actions(conda_env(channel, tmp_path_factory.mktemp("make")))
+    checked, done = actions(channel, tmp_path_factory.mktemp("make"), {"check": True}, {})
     assert checked == done, "check mode tells the truth"
     return done
 
@@ -110,33 +122,29 @@ def test_it_is_made_of_conda_and_pip(paper: list[str], channel: Lab) -> None:
 def test_a_second_run_has_nothing_to_do_and_asks_nobody(paper: list[str], channel: Lab, tmp_path: Path) -> None:
     serve(channel, "stop")
     try:
-        assert actions(conda_env(channel, tmp_path)) == []
-        assert conda_env(channel, tmp_path, "--check", "--diff").changed == {"head": 0}
+        assert actions(channel, tmp_path, {}, {"check": True}, words=["--diff"]) == [[], []]
     finally:
         serve(channel, "start")
 
 
 def test_what_was_added_by_hand_stays_unless_it_has_to_be_exact(paper: list[str], channel: Lab, tmp_path: Path) -> None:
     channel.execute("head", [*TRUSTING, f"{TOOLS}/bin/uv", "pip", "install", "--quiet", "--python", f"{PREFIX}/bin/python", "six"])
-    assert actions(conda_env(channel, tmp_path)) == []
-    assert actions(conda_env(channel, tmp_path, "--check", state="exact")) == ["remove six 1.17.0 (pip)"]
-    assert actions(conda_env(channel, tmp_path, state="exact")) == ["remove six 1.17.0 (pip)"]
-    assert actions(conda_env(channel, tmp_path, state="exact")) == []
-    assert actions(conda_env(channel, tmp_path)) == []
+    exact, gone = {"state": "exact"}, ["remove six 1.17.0 (pip)"]
+    assert actions(channel, tmp_path, {}, {**exact, "check": True}, exact, exact, {}) == [[], gone, gone, [], []]
 
 
 def test_a_change_is_seen_and_made(paper: list[str], channel: Lab, tmp_path: Path) -> None:
     newer = {**PAPER, "dependencies": ["python=3.11", "packaging", "six", {"pip": ["idna==3.11"]}], "variables": {"PAPER": 7}}
-    # What is there is kept as long as it fits.
-    assert actions(conda_env(channel, tmp_path, environment=newer)) == ["add six 1.17.0", "change idna 3.10 to 3.11 (pip)"]
     newest = {**newer, "dependencies": ["python=3.11", "packaging>=25", {"pip": ["idna==3.11"]}]}
-    assert actions(conda_env(channel, tmp_path, environment=newest)) == ["change packaging 24.2=0 to 25.0=0"]
+    # What is there is kept as long as it fits.
+    assert actions(channel, tmp_path, {"environment": newer}, {"environment": newest}) == [
+        ["add six 1.17.0", "change idna 3.10 to 3.11 (pip)"],
+        ["change packaging 24.2=0 to 25.0=0"],
+    ]
     assert json.loads(channel.execute("head", ["cat", f"{PREFIX}/conda-meta/state"]))["env_vars"] == {"PAPER": "7"}
     assert python(channel, "import six, packaging; print(packaging.__version__)") == "25.0"
-    assert actions(conda_env(channel, tmp_path, state="exact")) == [
-        "remove six 1.17.0",
-        "change packaging 25.0=0 to 24.2=0",
-        "change idna 3.11 to 3.10 (pip)",
+    assert actions(channel, tmp_path, {"state": "exact"}) == [
+        ["remove six 1.17.0", "change packaging 25.0=0 to 24.2=0", "change idna 3.11 to 3.10 (pip)"]
     ]
 
 
@@ -144,24 +152,22 @@ def test_damage_is_repaired(paper: list[str], channel: Lab, tmp_path: Path) -> N
     site = f"{PREFIX}/lib/python3.11/site-packages"
     channel.execute("head", ["sh", "-c", f"echo broken > {site}/packaging/version.py; rm {site}/idna/core.py"])
     expected = ["repair packaging: its files were changed", "repair idna: idna/core.py is missing (pip)"]
-    assert actions(conda_env(channel, tmp_path, "--check")) == expected
-    assert actions(conda_env(channel, tmp_path)) == expected
+    assert actions(channel, tmp_path, {"check": True}, {}, {}) == [expected, expected, []]
     assert python(channel, "import packaging.version, idna.core; print(1)") == "1"
-    assert actions(conda_env(channel, tmp_path)) == []
 
 
 def test_what_was_interrupted_is_finished(paper: list[str], channel: Lab, tmp_path: Path) -> None:
     """A new one is made beside its place; one that is changed has an open marker."""
-    path = "/opt/trainyard/envs/begun"
+    wish = {"path": "/opt/trainyard/envs/begun"}
     channel.execute("head", ["sh", "-c", "mkdir -p /opt/trainyard/envs/.begun.new/conda-meta; echo {} >/opt/trainyard/envs/.begun.new/x"])
-    assert actions(conda_env(channel, tmp_path, path=path))[0] == "create it"
-    assert channel.execute("head", ["sh", "-c", f"ls {path}/x 2>/dev/null || true"]).strip() == ""
-    marker = f"{path}/.trainyard-env.json"
-    channel.execute("head", ["sh", "-c", f"sed -i 's/true/false/' {marker}; : >{path}/conda-meta/packaging-24.2-0.json"])
-    assert actions(conda_env(channel, tmp_path, path=path)) == ["finish what was interrupted", "add packaging 24.2"]
-    assert actions(conda_env(channel, tmp_path, path=path)) == []
-    assert actions(conda_env(channel, tmp_path, path=path, state="absent")) == ["remove it"]
-    assert actions(conda_env(channel, tmp_path, path=path, state="absent")) == []
+    ((first, *_rest),) = actions(channel, tmp_path, wish)
+    assert first == "create it"
+    assert there(channel, f"{wish['path']}/x") == ""
+    spoil = "sed -i 's/true/false/' .trainyard-env.json; : >conda-meta/packaging-24.2-0.json"
+    channel.execute("head", ["sh", "-c", f"cd {wish['path']}; {spoil}"])
+    gone = {**wish, "state": "absent"}
+    finished = ["finish what was interrupted", "add packaging 24.2"]
+    assert actions(channel, tmp_path, wish, wish, gone, gone) == [finished, [], ["remove it"], []]
 
 
 def test_an_export_makes_the_same_again(paper: list[str], channel: Lab, tmp_path: Path) -> None:
@@ -172,43 +178,42 @@ def test_an_export_makes_the_same_again(paper: list[str], channel: Lab, tmp_path
     assert "- packaging=24.2=0" in told["environment"]
     assert "- idna==3.10" in told["environment"]
     assert told["requirements"] == "idna==3.10\npackaging==24.2\n"
-    path = "/opt/trainyard/envs/again"
-    made = actions(conda_env(channel, tmp_path, path=path, explicit=told["explicit"], state="exact"))
-    assert made == ["create it", "add packaging 24.2", "add python 3.11.2"]
-    assert python(channel, "import packaging; print(packaging.__version__)", path) == "24.2"
-    assert actions(conda_env(channel, tmp_path, path=path, explicit=told["explicit"], state="exact")) == []
-    assert actions(conda_env(channel, tmp_path, path=path, state="absent")) == ["remove it"]
+    wish = {"path": "/opt/trainyard/envs/again", "explicit": told["explicit"], "state": "exact"}
+    assert actions(channel, tmp_path, wish, wish) == [["create it", "add packaging 24.2", "add python 3.11.2"], []]
+    assert python(channel, "import packaging; print(packaging.__version__)", wish["path"]) == "24.2"
+    assert actions(channel, tmp_path, {"path": wish["path"], "state": "absent"}) == [["remove it"]]
 
 
-def test_a_wrong_checksum_is_refused(paper: list[str], channel: Lab, tmp_path: Path) -> None:
-    explicit = f"@EXPLICIT\n{ALIAS}/lab/noarch/demanding-1.0-0.tar.bz2#{'0' * 64}\n"
-    said = refusal(conda_env(channel, tmp_path, path="/opt/trainyard/envs/wrong", explicit=explicit))
-    assert "demanding" in said
-    assert "0000000000" in said
-    assert channel.execute("head", ["sh", "-c", "ls -d /opt/trainyard/envs/wrong 2>/dev/null || true"]).strip() == ""
+WRONG = {
+    "unknown key": ({"environment": {**PAPER, "dependancies": []}}, ["dependancies", "dependencies"]),
+    "unsatisfiable": (
+        {"environment": {**PAPER, "dependencies": ["python=3.11", "packaging=25", "demanding"]}},
+        ["demanding", "packaging <24"],
+    ),
+    "unknown package": ({"environment": {**PAPER, "dependencies": ["python=3.11", "nosuchthing"]}}, ["nosuchthing"]),
+    "no spec": ({"environment": {**PAPER, "dependencies": ["python >>3"]}}, ["dependencies", ">>3"]),
+    "channel down": (
+        {"environment": {**PAPER, "channels": ["http://127.0.0.1:9/none"]}},
+        ["did not answer", "127.0.0.1:9", "channel_alias"],
+    ),
+    "pip": ({"environment": {**PAPER, "dependencies": ["python", {"pip": ["no-such-package-4711"]}]}}, ["pip", "no-such-package-4711"]),
+    "checksum": (
+        {"explicit": f"@EXPLICIT\n{ALIAS}/lab/noarch/demanding-1.0-0.tar.bz2#{'0' * 64}\n"},
+        ["demanding", "hash mismatch", "0" * 64],
+    ),
+}
 
 
-@pytest.mark.parametrize(
-    ("environment", "words"),
-    [
-        ({**PAPER, "dependancies": []}, ["dependancies", "dependencies"]),
-        ({**PAPER, "dependencies": ["python=3.11", "packaging=25", "demanding"]}, ["demanding", "packaging <24"]),
-        ({**PAPER, "dependencies": ["python=3.11", "nosuchthing"]}, ["nosuchthing"]),
-        ({**PAPER, "dependencies": ["python >>3"]}, ["dependencies", ">>3"]),
-        ({**PAPER, "channels": ["http://127.0.0.1:9/none"]}, ["did not answer", "127.0.0.1:9", "channel_alias"]),
-        ({**PAPER, "dependencies": ["python", {"pip": ["no-such-package-4711"]}]}, ["pip", "no-such-package-4711"]),
-    ],
-    ids=["unknown key", "unsatisfiable", "unknown package", "no spec", "channel down", "pip"],
-)
-def test_what_cannot_be_is_refused_and_nothing_changes(
-    paper: list[str], channel: Lab, tmp_path: Path, environment: dict[str, Any], words: list[str]
-) -> None:
-    for path in (PREFIX, "/opt/trainyard/envs/never"):
-        said = refusal(conda_env(channel, tmp_path, environment=environment, path=path))
-        assert all(word in said for word in words), said
-        assert "Traceback" not in said
-    assert channel.execute("head", ["sh", "-c", "ls -d /opt/trainyard/envs/*never* 2>/dev/null || true"]).strip() == ""
-    assert actions(conda_env(channel, tmp_path)) == []
+def test_what_cannot_be_is_refused_and_nothing_changes(paper: list[str], channel: Lab, tmp_path: Path) -> None:
+    """Of an environment that is there, and of one that is not."""
+    before = there(channel, "/opt/trainyard/envs/*")
+    new = refusals(channel, tmp_path, *[{**wish, "path": "/opt/trainyard/envs/never"} for wish, _words in WRONG.values()])
+    said = new + refusals(channel, tmp_path, *[wish for name, (wish, _words) in WRONG.items() if name != "checksum"])
+    for message, (_wish, words) in zip(said, [*WRONG.values(), *list(WRONG.values())[:-1]], strict=True):
+        assert all(word in message for word in words), message
+        assert "Traceback" not in message
+    assert there(channel, "/opt/trainyard/envs/*") == before
+    assert actions(channel, tmp_path, {}) == [[]]
 
 
 def test_what_is_somebody_elses_stays(paper: list[str], channel: Lab, tmp_path: Path) -> None:
@@ -216,17 +221,16 @@ def test_what_is_somebody_elses_stays(paper: list[str], channel: Lab, tmp_path: 
     channel.execute(
         "head", ["sh", "-c", f"mkdir -p {folder} && touch {folder}/file; cp -a {PREFIX} {users}; rm {users}/.trainyard-env.json"]
     )
-    assert "no conda environment" in refusal(conda_env(channel, tmp_path, path=folder))
-    assert "adopt" in refusal(conda_env(channel, tmp_path, path=users))
-    assert "stays" in refusal(conda_env(channel, tmp_path, path=users, state="absent"))
-    assert actions(conda_env(channel, tmp_path, path=users, adopt=True)) == ["take it over"]
-    assert "another kind" in refusal(conda_env(channel, tmp_path, path=TOOLS))
+    wishes = [{"path": folder}, {"path": users}, {"path": users, "state": "absent"}, {"path": TOOLS}]
+    for message, word in zip(refusals(channel, tmp_path, *wishes), ["no conda", "adopt", "stays", "another kind"], strict=True):
+        assert word in message
+    assert actions(channel, tmp_path, {"path": users, "adopt": True}) == [["take it over"]]
 
 
 def test_a_full_disk_is_said_before(paper: list[str], channel: Lab, tmp_path: Path) -> None:
     channel.execute("head", ["sh", "-c", "mkdir -p /mnt/small && mount -t tmpfs -o size=40m tmpfs /mnt/small"])
     try:
-        said = refusal(conda_env(channel, tmp_path, path="/mnt/small/paper"))
+        (said,) = refusals(channel, tmp_path, {"path": "/mnt/small/paper"})
         assert "/mnt/small" in said
         assert "Make room" in said
     finally:
@@ -320,7 +324,7 @@ def test_a_file_that_cannot_be_is_refused_before_anything_changes(
 def test_the_role_is_undone(role: Role) -> None:
     done = role.run("conda.yml", "-e", "trainyard_state=absent", environments=[])
     assert done.status == 0, done.failures() or done.text[-2000:]
-    left = role.lab.execute("head", ["sh", "-c", "ls -d /opt/conda /opt/trainyard/conda /opt/trainyard/envs/* 2>/dev/null || true"]).split()
+    left = there(role.lab, "/opt/conda /opt/trainyard/conda /opt/trainyard/envs/*").split()
     # What was there before somebody's, and what another role brought, stays.
     assert left == ["/opt/trainyard/envs/conda-tools", "/opt/trainyard/envs/folder"]
     assert role.run("conda.yml", "-e", "trainyard_state=absent", environments=[]).changed == {"head": 0}

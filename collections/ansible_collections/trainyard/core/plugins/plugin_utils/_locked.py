@@ -45,7 +45,7 @@ def locks_of(environments: Mapping[str, Any], folder: str) -> tuple[Lock, ...]:
     for name, data in environments.items():
         for variant, row in data["variants"].items() if data["kind"] == "framework" else ():
             if "frozen" in row:
-                found.append(Lock(name, variant, frozenset(row["frozen"]["packages"]), (row["frozen"]["python"],), ""))
+                found.append(Lock(name, variant, frozenset(row["frozen"]["packages"]), tuple(row["pythons"]), ""))
                 continue
             files = sorted(Path(folder).glob(f"{name}-{variant}-cp*.txt"))
             cudnn = CUDNN.search(files[0].read_text()) if files else None
