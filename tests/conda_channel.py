@@ -1,6 +1,6 @@
 """Makes a conda channel of real parts, on a node: its own Python, made relocatable, and packages of the ordinary index.
 
-usage: python conda_channel.py FOLDER UV     (with a Python that has rattler)
+usage: python conda_channel.py FOLDER UV [NAME==VERSION ...]     (with a Python that has rattler)
 
 It stands in for conda-forge and the like, which the tests cannot reach: the format and the index of the packages, and what is in them,
 are real; that there are four of them is not. Debian's Python is changed where it puts packages elsewhere than every other Python does.
@@ -21,6 +21,7 @@ from pathlib import Path
 
 PYTHON = Path("/usr/bin/python3.11")
 LIBRARY = Path("/usr/lib/python3.11")
+REAL = ("packaging==24.2", "packaging==25.0", "six==1.17.0")
 DEBIANS, PYTHONS_OWN = b"prefix_scheme = 'posix_local'", b"prefix_scheme = 'posix_prefix'"  # where it installs packages
 LEFT_OUT = ("EXTERNALLY-MANAGED", "sitecustomize.py")
 
@@ -89,9 +90,9 @@ def main() -> None:
     """Make the channel."""
     channel, uv = Path(sys.argv[1]), sys.argv[2]
     write_package(channel, "python", "3.11.2", python_files())
-    for version in ("24.2", "25.0"):
-        write_package(channel, "packaging", version, wheel_files(uv, f"packaging=={version}"), ["python >=3.8"], "python")
-    write_package(channel, "six", "1.17.0", wheel_files(uv, "six==1.17.0"), ["python"], "python")
+    for requirement in {*REAL, *sys.argv[3:]}:
+        name, _, version = requirement.partition("==")
+        write_package(channel, name, version, wheel_files(uv, requirement), ["python >=3.8"], "python")
     write_package(channel, "demanding", "1.0", [("share/demanding.txt", b"\n", 0o644)], ["packaging <24"], "generic")
     asyncio.run(importlib.import_module("rattler.index").index_fs(str(channel)))
     os._exit(0)  # rattler's threads may still be at work, which an ordinary end now and then dies of
