@@ -320,7 +320,7 @@ class Environment:
         self._mark(request, complete=False, folder=beside)
         sync_disk(beside)
         if self.prefix.is_dir():
-            for name in {MARKER, f"{MARKER}.new"}:
+            for name in (MARKER, f"{MARKER}.new"):
                 (self.prefix / name).unlink(missing_ok=True)
             self.prefix.rmdir()
         beside.rename(self.prefix)
@@ -424,7 +424,7 @@ class Environment:
 
     def _need_room(self, answer: Mapping[str, Any]) -> None:
         need = UNPACKED * sum(entry["size"] for kind in ("added", "changed") for entry in answer[kind])
-        for folder in {_existing(self.prefix), _existing(Path(self.settings.cache))}:
+        for folder in sorted({_existing(self.prefix), _existing(Path(self.settings.cache))}):
             state = os.statvfs(folder)
             room = state.f_bavail * state.f_frsize
             if need and room < need + SPARE:

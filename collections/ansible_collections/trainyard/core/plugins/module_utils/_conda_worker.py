@@ -35,8 +35,8 @@ def split(url: str) -> tuple[str, str, str, str, str, str]:
     Raises:
         ValueError: it is no package's URL.
     """
-    rest, _, file = url.rpartition("/")
-    channel, _, platform = rest.rpartition("/")
+    rest, _slash, file = url.rpartition("/")
+    channel, _slash, platform = rest.rpartition("/")
     suffix = next((suffix for suffix in SUFFIXES if file.endswith(suffix)), "")
     parts = file.removesuffix(suffix).rsplit("-", 2)
     if not suffix or not channel or len(parts) != 3 or not all(parts):

@@ -267,14 +267,16 @@ class Search:
                 if not fits(release.version, needs) or release.version != wanted.get(name, release.version):
                     continue
                 left = tuple(python for python in pythons if fits(python, release.python))
+                frozen = [one for one in more if one.build.frozen]
                 if not all(any(python in left for python in some) for some in own):
                     words = f"runs on Python {release.python}"
                     words += f", not on {self.wishes.pin('python')}" if self.wishes.pin("python") else ""
                     why_not.append(Reason(words, release.fact, self._name(name), release.version))
-                elif len(more) > 1 and any(one.build.frozen for one in more):
-                    alone = next(one for one in more if one.build.frozen)
-                    words = f"runs in {alone.build.frozen}, frozen, and so with nothing else"
-                    why_not.append(Reason(words, alone.release.fact, self._name(alone.release.framework), alone.release.version))
+                elif len(more) > 1 and frozen:
+                    build, row = frozen[0].build, frozen[0].release
+                    why_not.append(
+                        Reason(f"runs in {build.frozen}, frozen, with nothing else", row.fact, self._name(row.framework), row.version)
+                    )
                 elif gpus and not self._cuda_lines(more, gpus):
                     why_not.append(self._cuda_clash(more, gpus))
                 else:
