@@ -301,8 +301,8 @@ class Environment:
             answer = self._work(request, damaged, dry=False)
         self._bring_pip(request, answer)
         state = self.prefix / "conda-meta" / "state"  # where conda keeps what activating sets
-        if request.variables or state.exists():
-            write_atomically(state, json.dumps({"version": 1, "env_vars": dict(request.variables)}) + "\n")
+        if self._variables_wanted(request) != self._variables():
+            write_atomically(state, json.dumps({"version": 1, "env_vars": self._variables_wanted(request)}) + "\n")
         sync_disk(self.prefix)
         self._mark(request, complete=True)
 
@@ -539,9 +539,13 @@ class Environment:
             for entry in answer["changed"]
         ]
         said += [f"{line} (pip)" for line in pip.lines()]
-        if self.marker.get("complete") and not said and dict(request.variables) != self._variables():
+        if self.marker.get("complete") and not said and self._variables_wanted(request) != self._variables():
             said.append("set its variables")
         return said
+
+    def _variables_wanted(self, request: Request) -> dict[str, str]:
+        """Return what activating it is to set; what somebody else had it set stays, unless it has to be exact."""
+        return {**({} if request.exact else self._variables()), **request.variables}
 
     def _variables(self) -> dict[str, str]:
         try:

@@ -169,6 +169,16 @@ def test_where_an_environment_may_be_made(tmp_path):
     assert "another kind" in Environment(str(users), settings(adopt=True)).problem()
 
 
+def test_variables_of_somebody_elses_stay_unless_it_has_to_be_exact(tmp_path):
+    """As packages do."""
+    prefix = prefix_with(tmp_path / "paper")
+    (prefix / "conda-meta" / "state").write_text('{"version": 1, "env_vars": {"THEIRS": "1", "OURS": "old"}}')
+    environment = Environment(str(prefix), settings())
+    wanted = {"variables": {"OURS": "new"}}
+    assert environment._variables_wanted(Request(**wanted)) == {"THEIRS": "1", "OURS": "new"}
+    assert environment._variables_wanted(Request(**wanted, exact=True)) == {"OURS": "new"}
+
+
 def test_damage_is_found(tmp_path):
     """By contents; a file that is gone counts too."""
     assert Environment(str(prefix_with(tmp_path / "sound")), settings()).damaged() == []
