@@ -24,10 +24,8 @@ BIN = Path(sys.executable).parent
 COLLECTION = REPOSITORY / "collections" / "ansible_collections" / "trainyard" / "core"
 RELEASES = ("bookworm", "trixie")
 
-SLOW_SCENARIOS = {"cuda_distribution": RELEASES, "nvidia_driver": ("trixie",)}
-"""Scenarios, and the releases on which they fetch or compile too much for the usual run."""
-LONG_SCENARIOS = ("nvidia_driver",)
-"""Scenarios that start first, so that nothing waits for them in the end."""
+SLOW_SCENARIOS = ("cuda_distribution", "nvidia_driver")
+"""Scenarios that fetch or compile too much for the usual run."""
 BOOKWORM_ALONE = ("nvidia_driver_repository",)
 """Scenarios that would find out nothing more on another release."""
 COMPILER_CACHE = "trainyard-compiler-cache"
@@ -87,21 +85,17 @@ def quick() -> list[Step]:
 
 
 def nodes() -> list[Step]:
-    """What boots containers: tests of single parts, and every Molecule scenario on each release."""
+    """What boots containers: tests of single parts, and the Molecule scenarios."""
     tests = sorted((REPOSITORY / "tests" / "nodes").glob("test_*.py"))
-    steps = [molecule(name, release) for name in LONG_SCENARIOS for release in RELEASES if release not in SLOW_SCENARIOS.get(name, ())]
-    steps += [Step(f"nodes-{test.stem[5:]}", [sys.executable, "-m", "pytest", "-q", "-m", "nodes", str(test)]) for test in tests]
-    for release in RELEASES:
-        usual = [name for name in scenarios() if name not in (*SLOW_SCENARIOS, *LONG_SCENARIOS)]
-        steps += [molecule(name, release) for name in usual if release == "bookworm" or name not in BOOKWORM_ALONE]
-    return steps
+    steps = [Step(f"nodes-{test.stem[5:]}", [sys.executable, "-m", "pytest", "-q", "-m", "nodes", str(test)]) for test in tests]
+    return steps + [molecule(name) for name in scenarios() if name not in SLOW_SCENARIOS]
 
 
 def slow() -> list[Step]:
     """What takes long and much disk, one after another: a driver and CUDA on nodes, and the scenarios that the usual run leaves out."""
     tests = sorted((REPOSITORY / "tests" / "slow").glob("test_*.py"))
     steps = [Step(f"slow-{test.stem[5:]}", [sys.executable, "-m", "pytest", "-q", "-m", "slow", str(test)], alone=True) for test in tests]
-    return steps + [replace(molecule(name, release), alone=True) for name, releases in SLOW_SCENARIOS.items() for release in releases]
+    return steps + [replace(molecule(name), alone=True) for name in SLOW_SCENARIOS]
 
 
 def faults() -> list[Step]:
@@ -114,8 +108,8 @@ def scenarios() -> list[str]:
     return sorted(path.parent.name for path in (REPOSITORY / "molecule").glob("*/molecule.yml"))
 
 
-def molecule(scenario: str, release: str = "bookworm", command: Sequence[str] = ("test",)) -> Step:
-    """Return the step that runs a Molecule scenario on a release of Debian.
+def molecule(scenario: str, releases: Sequence[str] = (), command: Sequence[str] = ("test",)) -> Step:
+    """Return the step that runs a Molecule scenario, on a node for each release of Debian; without releases: on all that it is for.
 
     The scenario's role is the longest role name that its own name begins with.
 
@@ -127,20 +121,34 @@ def molecule(scenario: str, release: str = "bookworm", command: Sequence[str] = 
     roles = [path.name for path in (REPOSITORY / "roles").iterdir() if scenario == path.name or scenario.startswith(path.name + "_")]
     wheelhouse = next((word for word in os.environ.get("PIP_FIND_LINKS", "").split() if Path(word).is_dir()), str(STATE / "wheelhouse"))
     Path(wheelhouse).mkdir(parents=True, exist_ok=True)
-    instance = f"trainyard-{scenario}-{release}-{CHECKOUT}".replace("_", "-")
-    volumes = [*systemd_arguments(instance)["volumes"], f"{wheelhouse}:/srv/wheelhouse:ro", f"{COMPILER_CACHE}:/var/cache/ccache"]
+    volumes = [f"{wheelhouse}:/srv/wheelhouse:ro", f"{COMPILER_CACHE}:/var/cache/ccache"]
+    releases = releases or (RELEASES[:1] if scenario in BOOKWORM_ALONE else RELEASES)
     return Step(
-        f"molecule-{scenario}-{release}",
+        f"molecule-{scenario}",
         [_bin("molecule"), *command, "-s", scenario],
         {
             "TRAINYARD_ROLE": max(roles, key=len),
-            "TRAINYARD_INSTANCE": instance,
-            "TRAINYARD_IMAGE": Image(release).tag,
-            "TRAINYARD_VOLUMES": json.dumps(volumes),
-            "MOLECULE_EPHEMERAL_DIRECTORY": str(LOGS / f"molecule-{scenario}-{release}"),
+            "TRAINYARD_PLATFORMS": json.dumps([_platform(scenario, release, volumes) for release in releases]),
+            "MOLECULE_EPHEMERAL_DIRECTORY": str(LOGS / f"molecule-{scenario}"),
             "ANSIBLE_CONFIG": "",  # Molecule writes its own
         },
     )
+
+
+def _platform(scenario: str, release: str, volumes: Sequence[str]) -> dict[str, object]:
+    name = f"trainyard-{scenario}-{release}-{CHECKOUT}".replace("_", "-")
+    arguments = systemd_arguments(name)
+    return {
+        "name": name,
+        "hostname": "node",
+        "image": Image(release).tag,
+        "cgroupns_mode": arguments["cgroupns"],
+        "capabilities": arguments["cap_add"],
+        "security_opts": arguments["security_opt"],
+        "tmpfs": list(arguments["tmpfs"]),
+        "volumes": [*arguments["volumes"], *volumes],
+        "env": {"DEBIAN_KERNEL_USE_CCACHE": "1", "CCACHE_DIR": "/var/cache/ccache", "CCACHE_MAXSIZE": "1G"},  # used where ccache is
+    }
 
 
 def lab() -> list[Step]:

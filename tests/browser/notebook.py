@@ -59,7 +59,7 @@ def tunnel(ssh: Sequence[str], node: str, port: int) -> Iterator[int]:
 
 
 def _wait_for_port(port: int, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise ConnectionError(f"the tunnel ended: {process.communicate()[1]}")

@@ -54,7 +54,7 @@ def registry(tmp_path: Path) -> Iterator[tuple[str, Path]]:
             env={"PATH": os.defpath, "OTEL_TRACES_EXPORTER": "none"},
         )
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while True:
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/", timeout=5).close()

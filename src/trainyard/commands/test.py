@@ -26,7 +26,7 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         help="a driver on a node and in a virtual machine that really boots: kernels, branches, its undo; CUDA toolkits",
     )
     which.add_argument("--molecule", metavar="SCENARIO", help="one scenario of Molecule")
-    verb.add_argument("--release", choices=checks.RELEASES, default="bookworm", help="release of Debian for --molecule")
+    verb.add_argument("--release", choices=checks.RELEASES, help="one release of Debian for --molecule; else all that it is for")
     verb.add_argument("--command", default="test", help="Molecule's command for --molecule, such as converge, verify, login or destroy")
     verb.set_defaults(run=run)
 
@@ -35,7 +35,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Run them."""
     checks.prepare(containers=not arguments.quick)
     if arguments.molecule:
-        return checks.run([checks.molecule(arguments.molecule, arguments.release, arguments.command.split())])
+        releases = [arguments.release] if arguments.release else []
+        return checks.run([checks.molecule(arguments.molecule, releases, arguments.command.split())])
     if arguments.faults:
         return checks.run(checks.faults())
     if arguments.slow:
