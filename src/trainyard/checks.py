@@ -26,6 +26,8 @@ RELEASES = ("bookworm", "trixie")
 
 SLOW_SCENARIOS = ("cuda_distribution", "nvidia_driver")
 """Scenarios that fetch or compile too much for the usual run."""
+SLOW_NODES = ("frozen_environments", "node_reboot")
+"""Tests of nodes that take too long for it: an old distribution is built, a cluster is rebooted again and again."""
 BOOKWORM_ALONE = ("nvidia_driver_repository",)
 """Scenarios that would find out nothing more on another release."""
 COMPILER_CACHE = "trainyard-compiler-cache"
@@ -86,16 +88,23 @@ def quick() -> list[Step]:
 
 def nodes() -> list[Step]:
     """What boots containers: tests of single parts, and the Molecule scenarios."""
-    tests = sorted((REPOSITORY / "tests" / "nodes").glob("test_*.py"))
-    steps = [Step(f"nodes-{test.stem[5:]}", [sys.executable, "-m", "pytest", "-q", "-m", "nodes", str(test)]) for test in tests]
+    steps = [_tests("nodes", test) for test in _files("nodes") if test.stem[5:] not in SLOW_NODES]
     return steps + [molecule(name) for name in scenarios() if name not in SLOW_SCENARIOS]
 
 
 def slow() -> list[Step]:
-    """What takes long and much disk, one after another: a driver and CUDA on nodes, and the scenarios that the usual run leaves out."""
-    tests = sorted((REPOSITORY / "tests" / "slow").glob("test_*.py"))
-    steps = [Step(f"slow-{test.stem[5:]}", [sys.executable, "-m", "pytest", "-q", "-m", "slow", str(test)], alone=True) for test in tests]
-    return steps + [replace(molecule(name), alone=True) for name in SLOW_SCENARIOS]
+    """What takes long and much disk, one after another: a driver and CUDA on nodes, and what the usual run leaves out."""
+    steps = [_tests("slow", test) for test in _files("slow")]
+    steps += [_tests("nodes", test) for test in _files("nodes") if test.stem[5:] in SLOW_NODES]
+    return [replace(step, alone=True) for step in steps + [molecule(name) for name in SLOW_SCENARIOS]]
+
+
+def _files(kind: str) -> list[Path]:
+    return sorted((REPOSITORY / "tests" / kind).glob("test_*.py"))
+
+
+def _tests(kind: str, file: Path) -> Step:
+    return Step(f"{kind}-{file.stem[5:]}", [sys.executable, "-m", "pytest", "-q", "-m", kind, str(file)])
 
 
 def faults() -> list[Step]:
@@ -153,7 +162,7 @@ def _platform(scenario: str, release: str, volumes: Sequence[str]) -> dict[str, 
 
 def lab() -> list[Step]:
     """The end-to-end scenario: the lab of three nodes, then a browser in front of it."""
-    return [Step("lab", [sys.executable, "-m", "pytest", "-q", "-m", "lab", "--durations=8", "tests/lab", "tests/browser"], alone=True)]
+    return [Step("lab", [sys.executable, "-m", "pytest", "-q", "-m", "lab", "--durations=8", "tests/lab", "tests/browser"])]
 
 
 def sanity() -> list[Step]:

@@ -328,3 +328,42 @@ def test_the_role_is_undone(role: Role) -> None:
     # What was there before somebody's, and what another role brought, stays.
     assert left == ["/opt/trainyard/envs/conda-tools", "/opt/trainyard/envs/folder"]
     assert role.run("conda.yml", "-e", "trainyard_state=absent", environments=[]).changed == {"head": 0}
+
+
+def test_a_framework_stands_on_condas_python_and_trains(channel: Lab, tmp_path: Path) -> None:
+    jax, prefix = "/opt/trainyard/envs/jax", "/opt/trainyard/envs/.conda/python-3.11"
+    task = "framework_env : Have the environments exactly as locked", "head"
+
+    def run(playbook: str, *words: str, interpreter: str = "conda", channels: str = f"{ALIAS}/lab") -> Play:
+        variables = {
+            "framework_env_environments": ["jax"],
+            "framework_env_interpreter": interpreter,
+            "framework_env_conda_channels": [channels],
+            "base_ca_certificates": "{{ query('ansible.builtin.fileglob', '/usr/local/share/ca-certificates/*.crt') }}",
+        }
+        return ansible_playbook(REPOSITORY / "playbooks" / playbook, inventory_of(channel, tmp_path, variables), words, timeout=900)
+
+    refused = run("frameworks.yml", channels=f"{ALIAS}/nowhere")
+    assert f"{ALIAS}/nowhere" in refused.failures()
+    assert refused.changed == {"head": 0}
+    foretold = run("frameworks.yml", "--check", "--diff")
+    assert foretold.status == 0, foretold.failures() or foretold.text[-2000:]
+    assert foretold.results[task]["environments"][0]["actions"][0] == "create it"
+    assert not there(channel, f"{jax} {prefix}")
+
+    done = run("frameworks.yml")
+    assert done.status == 0, done.failures() or done.text[-2000:]
+    assert done.results[task]["environments"] == foretold.results[task]["environments"]
+    assert python(channel, "import sys; print(sys.prefix, sys.base_prefix)", jax) == f"{jax} {prefix}"
+    assert run("frameworks.yml").changed == {"head": 0}
+    proven = run("verify.yml")
+    assert proven.status == 0, proven.failures() or proven.text[-2000:]
+
+    back = run("frameworks.yml", interpreter="system")
+    assert [one["actions"] for one in back.results[task]["environments"] if one["name"] == "jax"] == [
+        [f"put its interpreter in place: it stands on {prefix}/bin/python3.11, wanted is /usr/bin/python3"]
+    ]
+    assert python(channel, "import sys, jax; print(sys.base_prefix)", jax) == "/usr"
+    undone = run("frameworks.yml", "-e", "trainyard_state=absent")
+    assert undone.status == 0, undone.failures() or undone.text[-2000:]
+    assert not there(channel, f"{jax} /opt/trainyard/envs/.conda")

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.nodes
 
 VARIABLES = {
     "plan_environments": ["caffe"],
+    "framework_env_compile": False,  # for speed
     "base_users": [
         {"name": name, "keys": ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJrvGRH1a3gwGQ+tT1L2yusnNqXqvFQuduzeYBZqU5TE laptop"]}
         for name in ("alice", "bob")

@@ -14,7 +14,7 @@ from trainyard.lab import lab
 pytestmark = pytest.mark.nodes
 
 # Services but no framework: every daemon has its part, and a round is short.
-SMALL = {**sweep.VARIABLES, "framework_env_environments": []}
+SMALL = {**sweep.VARIABLES, "framework_env_environments": [], "framework_env_compile": False}
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ PASSWORD = "canary-and-long-enough-1"
 JUPYTERLAB = "/opt/trainyard/envs/jupyterlab"
 VARIABLES: dict[str, Any] = {
     "framework_env_environments": [],
+    "framework_env_compile": False,  # for speed
     "base_ca_certificates": "{{ query('ansible.builtin.fileglob', '/usr/local/share/ca-certificates/*.crt') }}",
     "jupyter_password": PASSWORD,
     "jupyter_environment_folders": ["/srv/people/*/envs"],
@@ -80,17 +81,17 @@ MAKE = """
 set -e
 export PIP_CERT=/etc/ssl/certs/ca-certificates.crt PIP_DISABLE_PIP_VERSION_CHECK=1
 python3 -m venv envs/whole
-envs/whole/bin/pip -q install ipykernel
+envs/whole/bin/pip -q install --no-compile ipykernel
 python3 -m venv project/.venv
-project/.venv/bin/pip -q install traitlets==5.14.3
+project/.venv/bin/pip -q install --no-compile traitlets==5.14.3
 python3 -m venv old
-old/bin/pip -q install traitlets==4.3.3
+old/bin/pip -q install --no-compile traitlets==4.3.3
 # A stand-in for what conda makes: a venv that carries conda's marks.
-python3 -m venv miniforge3/envs/paper
+python3 -m venv --without-pip miniforge3/envs/paper
 mkdir miniforge3/envs/paper/conda-meta
 touch miniforge3/envs/paper/conda-meta/history
 echo '{"env_vars": {"PRICE": "$5"}}' >miniforge3/envs/paper/conda-meta/state
-python3 -m venv broken
+python3 -m venv --without-pip broken
 ln -sf /nowhere/python3.11 broken/bin/python
 """
 # Root's and other people's, one of them closed.
@@ -209,7 +210,7 @@ def test_those_of_others_run_as_the_notebooks_account(made: Notebook, title: str
 def test_one_that_lacks_ipykernel_says_so_until_it_has_it(made: Notebook) -> None:
     name = made.titles()["old (needs: pip install ipykernel)"]
     assert "Run this, and try again: /srv/jupyter/old/bin/python -m pip install ipykernel" in made.client(name, CELL)
-    made.user("PIP_CERT=/etc/ssl/certs/ca-certificates.crt old/bin/pip -q install ipykernel")
+    made.user("PIP_CERT=/etc/ssl/certs/ca-certificates.crt old/bin/pip -q install --no-compile ipykernel")
     assert made.titles()["old"] == name
     assert made.run("old")["ipykernel"].startswith("/srv/jupyter/old/lib/")
 

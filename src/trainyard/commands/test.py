@@ -23,7 +23,7 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     which.add_argument(
         "--slow",
         action="store_true",
-        help="a driver on a node and in a virtual machine that really boots: kernels, branches, its undo; CUDA toolkits",
+        help="a driver on a node and in a virtual machine that really boots; CUDA toolkits; Caffe's old system; reboots of a Slurm cluster",
     )
     which.add_argument("--molecule", metavar="SCENARIO", help="one scenario of Molecule")
     verb.add_argument("--release", choices=checks.RELEASES, help="one release of Debian for --molecule; else all that it is for")
@@ -42,11 +42,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.slow:
         return checks.run(checks.slow())
     steps = []
+    if arguments.lab or not (arguments.quick or arguments.nodes):  # first, since it takes longest
+        steps += checks.lab()
     if arguments.quick or not (arguments.nodes or arguments.lab):
         steps += checks.quick()
     if arguments.nodes or not (arguments.quick or arguments.lab):
         steps += checks.nodes() + checks.sanity()
-    if arguments.lab or not (arguments.quick or arguments.nodes):
-        steps += checks.lab()
     everything = not (arguments.quick or arguments.nodes or arguments.lab)
     return checks.run(steps, checks.faults() + checks.slow() if everything else ())

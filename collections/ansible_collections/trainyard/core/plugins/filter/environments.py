@@ -44,6 +44,10 @@ options:
     description: The node's Python, such as C(3.11), where it is not the one that Ansible runs with.
     type: str
     default: ""
+  services_python:
+    description: That of the services' environments, where it is another one.
+    type: str
+    default: ""
 """
 
 EXAMPLES = r"""
@@ -62,7 +66,11 @@ _value:
       type: list
       elements: str
     environments:
-      description: The environments as M(trainyard.core.python_env) takes them.
+      description: The environments for users as M(trainyard.core.python_env) takes them.
+      type: list
+      elements: dict
+    services:
+      description: The services' environments as M(trainyard.core.python_env) takes them.
       type: list
       elements: dict
     frozen:
@@ -111,14 +119,17 @@ def environments(
     locks: str,
     prefix: str = "framework_env_",
     python: str = "",
+    services_python: str = "",
 ) -> dict[str, Any]:
     """Return what a node has to get, and why it cannot where it cannot."""
     node = _environments.Node.of(facts, str(python))
+    under_services = _environments.Node.of(facts, str(services_python or python))
     entries, problems = _environments.plan(
         wishes["environments"],
         wishes.get("services", []),
         catalogue,
         node,
+        under_services,
         variant=str(wishes["variant"]),
         path=str(wishes["path"]),
         indexes=indexes,
@@ -126,7 +137,7 @@ def environments(
         prefix=prefix,
         planned=wishes.get("planned", []),
     )
-    made, frozen = [], []
+    made, services, frozen = [], [], []
     for entry in entries:
         about = {key: entry[key] for key in ABOUT_KEYS if key in entry}
         if entry.get("frozen"):
@@ -138,18 +149,19 @@ def environments(
                 module["requirements"] = (Path(locks) / entry["lock"]).read_text()
             except FileNotFoundError:
                 problems.append(
-                    f"{prefix}environments: {entry['name']} has no lock for Python {node.python} on {node.architecture}. "
+                    f"{prefix}environments: {entry['name']} has no lock for Python {entry['python']} on {node.architecture}. "
                     f"Make it with tools/lock_envs.py, or take {entry['name']} out for this node."
                 )
                 continue
-            module["python_version"] = node.python
+            module["python_version"] = entry["python"]
             module["about"] = about
-        made.append(module)
+        (services if entry.get("kind") == "service" else made).append(module)
     present = [entry for entry in entries if entry["state"] == "present"]
     frameworks = [entry for entry in present if entry["kind"] == "framework"]
     return {
         "problems": problems,
         "environments": made,
+        "services": services,
         "frozen": frozen,
         "system_packages": sorted({package for entry in present for package in entry["system_packages"]}),
         **{view: [{key: entry[key] for key in keys} for entry in frameworks] for view, keys in VIEWS.items()},

@@ -93,10 +93,12 @@ def _problem(wish: Wish, catalogue: Mapping[str, Any], kind: str, node: Node, pr
         return None
     pythons = chosen["pythons"]
     if node.python not in pythons:
+        conda = f"have conda bring another Python ({prefix}interpreter: conda and {prefix}python_version: '{pythons[-1]}'), "
         return (
             f"{listing}: {wish.environment} ({wish.variant}) is locked for Python {' and '.join(pythons)}; "
             f"this node has {node.python}. "
-            f"Take it out of {listing} for this node, or have tools/lock_envs.py lock it for {node.python}."
+            f"Take it out of {listing} for this node, {conda if kind == 'framework' else ''}"
+            f"or have tools/lock_envs.py lock it for {node.python}."
         )
     return None
 
@@ -117,6 +119,7 @@ def plan(
     services: Sequence[Any],
     catalogue: Mapping[str, Any],
     node: Node,
+    services_node: Node,
     *,
     variant: str,
     path: str,
@@ -125,7 +128,10 @@ def plan(
     prefix: str,
     planned: Sequence[Mapping[str, str]] = (),
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return what is to be done for each environment, and one sentence for each thing that cannot be done."""
+    """Return what is to be done for each environment, and one sentence for each thing that cannot be done.
+
+    ``node`` is what frameworks stand on, ``services_node`` what services do, which may have another Python.
+    """
     problems: list[str] = []
     entries: list[dict[str, Any]] = []
     if not node.python or not node.architecture:
@@ -140,7 +146,8 @@ def plan(
             known = ", ".join(sorted(variants))
             lacking.setdefault(f"{prefix}variant: there is no variant '{wish.variant}' of %s. Known: {known}.", []).append(wish.environment)
             continue
-        problem = _problem(wish, catalogue, kind, node, prefix)
+        under = services_node if kind == "service" else node
+        problem = _problem(wish, catalogue, kind, under, prefix)
         if problem:
             problems.append(problem)
             continue
@@ -159,7 +166,8 @@ def plan(
                 proof=data.get("proof"),
                 device=chosen["device"],
                 aliases=data.get("aliases", []) if wish.name == wish.environment else [],
-                lock=lock_name(wish.environment, wish.variant, node),
+                python=under.python,
+                lock=lock_name(wish.environment, wish.variant, under),
                 index_url=indexes.get(chosen.get("index", ""), ""),
                 index_packages=chosen.get("index_packages", []),
                 system_packages=chosen.get("system_packages", {}).get(node.family, []),

@@ -321,6 +321,7 @@ class Settings:
         path: folder of the environments.
         owner: whose they are; also what the names of the variables begin with that messages name.
         python: interpreter that they are made with.
+        python_to_come: its version where it need not be there yet, as nothing is done now; '' where it has to be.
         installer_requirements: lock of uv.
         index_url: '' for uv's own default, 'none' for no index at all.
         wheelhouse: folder or URL with wheels, '' for none.
@@ -332,6 +333,7 @@ class Settings:
     path: str
     owner: str
     python: str = "/usr/bin/python3"
+    python_to_come: str = ""
     installer_requirements: str = ""
     index_url: str = ""
     wheelhouse: str = ""
@@ -451,6 +453,8 @@ class Environments:
                 done = self._run([self.settings.python, "-I", "-S", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"])
             except OSError:
                 done = None
+            if self.settings.python_to_come and not os.path.lexists(self.settings.python):
+                return self.settings.python_to_come
             if done is None or done.returncode:
                 raise PythonEnvError(f"{self.settings.owner}_python: {self.settings.python} is no Python on this node.")
             self._version = done.stdout.strip()
@@ -515,9 +519,12 @@ class Environments:
             return "it reads the system's packages too", ""
         if not (folder / "bin" / "activate").is_file():
             return "bin/activate is missing", ""
-        # With such a pyvenv.cfg beside it, a link to the interpreter that has just told its version need not be started to be believed.
-        is_link = os.path.realpath(folder / "bin" / "python") == os.path.realpath(self.settings.python)
-        return ("", "") if is_link or self._is_itself(folder) else ("bin/python does not run", "")
+        stands_on = os.path.realpath(folder / "bin" / "python")
+        if stands_on == os.path.realpath(self.settings.python):
+            return "", ""  # with such a pyvenv.cfg beside it, a link to what has just told its version need not be started to be believed
+        if not self._is_itself(folder):
+            return "bin/python does not run", ""
+        return ("", "") if stands_on.startswith(f"{folder}/") else (f"it stands on {stands_on}, wanted is {self.settings.python}", "")
 
     def _is_itself(self, folder: Path) -> bool:
         """Say whether the environment's Python runs and takes the environment for its home, not the system's."""

@@ -81,6 +81,12 @@ options:
     description: Interpreter that the environments are made with.
     type: path
     default: /usr/bin/python3
+  python_to_come:
+    description:
+      - Version of O(python) where that is something that the same play makes first, such as C(3.12).
+      - Check mode and O(state=checked) take its word where the interpreter is not there yet.
+    type: str
+    default: ""
   installer_requirements:
     description: Text of the lock of uv.
     type: str
@@ -179,6 +185,7 @@ def main():
             "environments": {"type": "list", "elements": "dict", "default": [], "options": environment},
             "state": {"type": "str", "choices": ["present", "checked", "absent"], "default": "present"},
             "python": {"type": "path", "default": "/usr/bin/python3"},
+            "python_to_come": {"type": "str", "default": ""},
             "installer_requirements": {"type": "str", "default": ""},
             "index_url": {"type": "str", "default": ""},
             "wheelhouse": {"type": "str", "default": ""},
@@ -202,6 +209,7 @@ def main():
             path=wanted["path"],
             owner=wanted["owner"],
             python=wanted["python"],
+            python_to_come=wanted["python_to_come"] if module.check_mode or wanted["state"] == "checked" else "",
             installer_requirements=wanted["installer_requirements"],
             index_url=wanted["index_url"],
             wheelhouse=wanted["wheelhouse"],

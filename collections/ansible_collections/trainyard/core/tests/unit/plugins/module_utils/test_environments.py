@@ -41,6 +41,7 @@ def plan(
         services or [],
         kwargs.get("catalogue", CATALOGUE),
         node,
+        kwargs.get("services_node", node),
         variant=kwargs.get("variant", "cpu"),
         path="/envs",
         indexes={"special": "https://index.example/simple"},
@@ -64,6 +65,7 @@ def test_a_name_is_filled_up_from_the_catalogue() -> None:
             "proof": "pytorch",
             "device": "cpu",
             "aliases": ["torch"],
+            "python": "3.11",
             "lock": "pytorch-cpu-cp311-x86_64.txt",
             "index_url": "https://index.example/simple",
             "index_packages": ["torch"],
@@ -157,7 +159,17 @@ def test_an_unknown_service_is_refused_by_name() -> None:
 def test_another_python_is_refused_with_a_way_out() -> None:
     assert plan(["pytorch"], python="3.13")[1] == [
         "framework_env_environments: pytorch (cpu) is locked for Python 3.11; this node has 3.13. "
-        "Take it out of framework_env_environments for this node, or have tools/lock_envs.py lock it for 3.13."
+        "Take it out of framework_env_environments for this node, have conda bring another Python (framework_env_interpreter: conda and "
+        "framework_env_python_version: '3.11'), or have tools/lock_envs.py lock it for 3.13."
+    ]
+
+
+def test_services_stay_on_the_nodes_python_where_conda_brings_another_one() -> None:
+    entries, problems = plan(["jax"], ["jupyterlab"], python="3.13", services_node=environments.Node.of(FACTS))
+    assert problems == []
+    assert [(entry["python"], entry["lock"]) for entry in entries] == [
+        ("3.13", "jax-cpu-cp313-x86_64.txt"),
+        ("3.11", "jupyterlab-cpu-cp311-x86_64.txt"),
     ]
 
 
@@ -198,4 +210,5 @@ def test_the_modules_get_each_its_own(tmp_path: Path) -> None:
     assert [(entry["name"], entry["requirements"]) for entry in found["environments"]] == [("jax", "jax==1.0")]
     about = {"environment": "caffe", "variant": "cpu", "kind": "framework", "title": "Caffe", "proof": "caffe", "device": "cpu"}
     assert found["frozen"] == [{"name": "caffe", "state": "present", "about": about, "suite": "bullseye"}]
+    assert found["services"] == []
     assert [kernel["path"] for kernel in found["kernels"]] == ["/envs/jax", "/envs/caffe"]
