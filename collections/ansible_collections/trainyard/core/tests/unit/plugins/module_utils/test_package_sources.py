@@ -69,7 +69,7 @@ def served() -> Iterator[str]:
     """An index; its host and port."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Index)
     Index.pages, Index.asked = {}, []
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     yield f"127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
@@ -182,7 +182,7 @@ class Troubled(http.server.BaseHTTPRequestHandler):
 def test_whether_an_index_answers(statuses: list[int], problem: str) -> None:
     server = http.server.HTTPServer(("127.0.0.1", 0), Troubled)
     Troubled.statuses, Troubled.asked = [*statuses], []
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     try:
         assert core.index_problem(f"http://alice:tweet@127.0.0.1:{server.server_port}/simple", 2, 0) == problem
         assert set(Troubled.asked) == {"None"}, "no password is sent"

@@ -42,7 +42,7 @@ class Server(BaseHTTPRequestHandler):
 def server() -> Iterator[str]:
     Server.asked = []
     served = ThreadingHTTPServer(("127.0.0.1", 0), Server)
-    threading.Thread(target=served.serve_forever, daemon=True).start()
+    threading.Thread(target=served.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     yield f"http://127.0.0.1:{served.server_port}"
     served.shutdown()
     served.server_close()

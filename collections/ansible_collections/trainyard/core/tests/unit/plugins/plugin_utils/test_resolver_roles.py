@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from ansible_collections.trainyard.core.plugins.module_utils import _driver_wish
 from ansible_collections.trainyard.core.plugins.module_utils._cuda_wishes import line
 from ansible_collections.trainyard.core.plugins.plugin_utils._fleet_plan import fleet_plan
 from ansible_collections.trainyard.core.plugins.plugin_utils._plan_data import plan_data
+from jinja2 import Template
 from jinja2.nativetypes import NativeEnvironment
 from resolver_support import CATALOG, FOLDER, TODAY, ask, machine
 
@@ -36,9 +38,15 @@ SOURCES = ([], ["distribution"], ["nvidia_repository"], ["runfile"], ["distribut
 RUNFILE = {"version": "580.95.05", "runfile": "/srv/driver.run", "runfile_sha256": "0" * 64}
 
 
+@functools.cache
 def read(path: str) -> dict[str, Any]:
     found: dict[str, Any] = yaml.safe_load((ROLES / path).read_text())
     return found
+
+
+@functools.cache
+def template(text: str) -> Template:
+    return NativeEnvironment().from_string(text)
 
 
 DRIVER = {
@@ -90,7 +98,7 @@ def role(plan: dict[str, Any], system: str, before: str = "") -> tuple[str, list
         "nvidia_driver_modules",
         "nvidia_driver_source",
     ):
-        known[name] = NativeEnvironment().from_string(DRIVER[name]).render(known)
+        known[name] = template(DRIVER[name]).render(known)
     source, branch = known["nvidia_driver_source"], known["nvidia_driver_branch"]
     wishes = {
         "branch": branch,
