@@ -17,6 +17,7 @@ import inspect
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import time
@@ -25,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.trainyard.core.plugins.module_utils import _conda_worker
+from ansible_collections.trainyard.core.plugins.module_utils import _conda_channels, _conda_worker
 from ansible_collections.trainyard.core.plugins.module_utils._file_manifest import manifest
 from ansible_collections.trainyard.core.plugins.module_utils._package_lock import Pin, normalise
 from ansible_collections.trainyard.core.plugins.module_utils._package_sources import without_credentials
@@ -52,6 +53,34 @@ PASSED_ON = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FIL
 _NAME = re.compile(r"^[A-Za-z0-9._-]+$")
 _PINNED = re.compile(r"^([A-Za-z0-9._-]+)==(\S+)$", re.M)
 _SUM = re.compile(r"^(?:sha256:)?([0-9a-f]{64})$|^([0-9a-f]{32})$")
+
+# What conda's own hook would do, for shells that have none; `deactivate` as in a venv.
+ACTIVATE = """\
+# Written by Trainyard. Read by a shell, not run: source {prefix}/bin/activate
+if [ -n "${{VIRTUAL_ENV:-}}${{_TRAINYARD_OLD_PATH:-}}" ] && command -v deactivate >/dev/null 2>&1; then
+    deactivate
+fi
+deactivate() {{
+    {leave}
+    PATH=$_TRAINYARD_OLD_PATH
+    PS1=$_TRAINYARD_OLD_PS1
+    CONDA_PREFIX=$_TRAINYARD_OLD_PREFIX
+    CONDA_DEFAULT_ENV=$_TRAINYARD_OLD_NAME
+    [ -n "$CONDA_PREFIX" ] || unset CONDA_PREFIX CONDA_DEFAULT_ENV
+    unset _TRAINYARD_OLD_PATH _TRAINYARD_OLD_PS1 _TRAINYARD_OLD_PREFIX _TRAINYARD_OLD_NAME
+    unset -f deactivate
+}}
+_TRAINYARD_OLD_PATH=$PATH
+_TRAINYARD_OLD_PS1=${{PS1:-}}
+_TRAINYARD_OLD_PREFIX=${{CONDA_PREFIX:-}}
+_TRAINYARD_OLD_NAME=${{CONDA_DEFAULT_ENV:-}}
+PATH={prefix}/bin:$PATH
+PS1="({name}) $_TRAINYARD_OLD_PS1"
+CONDA_PREFIX={prefix}
+CONDA_DEFAULT_ENV={name}
+export PATH CONDA_PREFIX CONDA_DEFAULT_ENV
+{enter}
+"""
 
 
 class CondaEnvError(Exception):
@@ -203,6 +232,10 @@ class Settings:
         index_url: where pip's packages come from; '' for uv's own default.
         wheelhouse: folder or URL with wheels, '' for none.
         adopt: whether an environment that somebody else made is taken over.
+        owner: whose the environments are, such as a role's name; another owner's stay as they are.
+        about: what the marker tells about an environment; one that it tells something about gets `bin/activate`.
+        size: bytes that it takes, for as long as nothing is there that could work that out.
+        places: names of the variables by which somebody chooses where channels lie.
         patience: seconds to wait for another run.
     """
 
@@ -211,6 +244,10 @@ class Settings:
     index_url: str = ""
     wheelhouse: str = ""
     adopt: bool = False
+    owner: str = ""
+    about: Mapping[str, Any] = field(default_factory=dict)
+    size: int = 0
+    places: str = "channel_alias or custom_channels"
     patience: float = 1800
 
 
@@ -225,11 +262,14 @@ class Environment:
 
     def problem(self) -> str:
         """Return why nothing can be done at the prefix, '' where it can."""
-        if self.marker.get("owner") == OWNER:
+        if self._is_ours():
             return ""
+        if self.marker.get("owner") == OWNER:
+            return f"{self.prefix} is kept by {self.marker.get('role') or 'nobody known'}. Choose another name."
         if self.marker:
             return (
-                f"{self.prefix} is an environment of another kind, kept by {self.marker.get('owner', 'nobody known')}. Choose another name."
+                f"{self.prefix} is an environment of another kind, kept by {self.marker.get('owner', 'nobody known')}. "
+                "Choose another name, or remove that one first (state: absent)."
             )
         if not self.prefix.is_dir():
             return f"{self.prefix} is there already and is no folder. Move it away." if os.path.lexists(self.prefix) else ""
@@ -243,8 +283,36 @@ class Environment:
 
     def is_current(self, request: Request) -> bool:
         """Say whether it was made for this very request and no file has changed since."""
-        made_for_it = self.marker.get("complete") and self.marker.get("owner") == OWNER and self.marker.get("lock") == request.digest
-        return bool(made_for_it and self.marker.get("seen") == self._seen())
+        made_for_it = self.marker.get("complete") and self._is_ours() and self.marker.get("lock") == request.digest
+        return bool(made_for_it and self._is_described() and self.marker.get("seen") == self._seen())
+
+    def _is_ours(self) -> bool:
+        """Say whether it is one of these, and nobody else's."""
+        return self.marker.get("owner") == OWNER and self.marker.get("role", "") in ("", self.settings.owner)
+
+    def _is_described(self) -> bool:
+        """Say whether its marker tells what it has to tell, and whether it is activated as it has to be."""
+        told = (self.marker.get("role", ""), self.marker.get("about", {})) == (self.settings.owner, dict(self.settings.about))
+        try:
+            return told and (not self.settings.about or self._activate.read_text(encoding="utf-8") == self._activation())
+        except (OSError, ValueError):
+            return False
+
+    @property
+    def _activate(self) -> Path:
+        return self.prefix / "bin" / "activate"
+
+    def _activation(self) -> str:
+        """Return what activates it: its programs first, then what it has set, then the scripts that its packages brought for that."""
+        prefix, variables = shlex.quote(str(self.prefix)), sorted(self._variables().items())
+
+        def scripts(kind: str) -> list[str]:
+            return [f". {shlex.quote(path)}" for path in sorted(glob.glob(f"{glob.escape(str(self.prefix))}/etc/conda/{kind}.d/*.sh"))]
+
+        enter = [f"export {name}={shlex.quote(value)}" for name, value in variables] + scripts("activate")
+        leave = [*reversed(scripts("deactivate")), *(f"unset {name}" for name, _value in variables)]
+        name = shlex.quote(self.prefix.name)
+        return ACTIVATE.format(prefix=prefix, name=name, enter="\n".join(enter) or ":", leave="\n    ".join(leave) or ":")
 
     def check(self, request: Request) -> list[str]:
         """Return what would be done, without doing anything; where the tools are not there yet only what needs none of them."""
@@ -253,6 +321,7 @@ class Environment:
         if self.is_current(request):
             return []
         if not os.access(f"{self.settings.tools}/bin/python", os.X_OK):
+            self._judge(request)
             return ["finish it"] if self.marker else ["create it"]
         damaged = self.damaged()
         answer = self._work(request, damaged, dry=True)
@@ -277,8 +346,10 @@ class Environment:
         """Remove it if it is ours."""
         if not os.path.lexists(self.prefix):
             return []
-        if self.marker.get("owner") != OWNER:
+        if not self.marker.get("owner"):
             raise CondaEnvError(f"{self.prefix} was not made here, so it stays. Remove it by hand if nobody needs it.")
+        if not self._is_ours():  # another's, who is asked to remove it
+            return []
         if not dry:
             with self._alone():
                 remove_environment(self.prefix)
@@ -303,6 +374,9 @@ class Environment:
         state = self.prefix / "conda-meta" / "state"  # where conda keeps what activating sets
         if self._variables_wanted(request) != self._variables():
             write_atomically(state, json.dumps({"version": 1, "env_vars": self._variables_wanted(request)}) + "\n")
+        if self.settings.about:
+            self._activate.parent.mkdir(mode=0o755, exist_ok=True)
+            write_atomically(self._activate, self._activation())
         sync_disk(self.prefix)
         self._mark(request, complete=True)
 
@@ -377,7 +451,9 @@ class Environment:
 
     def _mark(self, request: Request, *, complete: bool, folder: Path | None = None) -> None:
         place = folder or self.prefix
-        content = {"owner": OWNER, "lock": request.digest, "complete": complete, **({"seen": self._seen()} if complete else {})}
+        content: dict[str, Any] = {"owner": OWNER, "role": self.settings.owner, "lock": request.digest, "complete": complete}
+        content.update({"about": dict(self.settings.about)} if self.settings.about else {})
+        content.update({"seen": self._seen()} if complete else {})
         write_atomically(place / MARKER, json.dumps(content, indent=1, sort_keys=True) + "\n")
         self.marker = content
 
@@ -410,11 +486,11 @@ class Environment:
         if answer["error"] == "spec":
             return f"environment: dependencies cannot be read: {text}"
         if answer["error"] == "solve":
-            return f"environment: nothing that {channels} have fits all of it:\n{text}"
+            return f"environment: nothing that {channels} have fits all of it (others may be named by {self.settings.places}):\n{text}"
         if answer["error"] == "channel":
             return (
                 f"A channel did not answer, tried several times ({channels}). "
-                f"A mirror may be named by channel_alias or custom_channels. {_one_line(text)}"
+                f"A mirror may be named by {self.settings.places}. {_one_line(text)}"
             )
         if answer["error"] == "package":
             return f"A package could not be put in place; nothing of it is used. {_one_line(text)}"
@@ -422,8 +498,17 @@ class Environment:
             return f"The disk of {self.prefix} or of {self.settings.cache} is full. Make room there and run again. {_one_line(text)}"
         return f"{self.prefix}: {answer.get('type', '')}: {_one_line(text)}"
 
+    def _judge(self, request: Request) -> None:
+        """Refuse what can be seen not to work before anything is there that could work it out."""
+        self._need_bytes(self.settings.size)
+        problem = _conda_channels.lacking(request.channels, _conda_channels.names_of(request.specs)) if request.channels else ""
+        if problem:
+            raise CondaEnvError(f"{problem}. Other channels, or a mirror, may be named by {self.settings.places}.")
+
     def _need_room(self, answer: Mapping[str, Any]) -> None:
-        need = UNPACKED * sum(entry["size"] for kind in ("added", "changed") for entry in answer[kind])
+        self._need_bytes(UNPACKED * sum(entry["size"] for kind in ("added", "changed") for entry in answer[kind]))
+
+    def _need_bytes(self, need: int) -> None:
         for folder in sorted({_existing(self.prefix), _existing(Path(self.settings.cache))}):
             state = os.statvfs(folder)
             room = state.f_bavail * state.f_frsize
@@ -541,6 +626,8 @@ class Environment:
         said += [f"{line} (pip)" for line in pip.lines()]
         if self.marker.get("complete") and not said and self._variables_wanted(request) != self._variables():
             said.append("set its variables")
+        if self.marker.get("complete") and not said and not self._is_described():
+            said.append("describe it anew")
         return said
 
     def _variables_wanted(self, request: Request) -> dict[str, str]:

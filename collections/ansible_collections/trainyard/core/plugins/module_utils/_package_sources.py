@@ -53,7 +53,7 @@ def index_problem(url: str, tries: int = INDEX_TRIES, pause: float = 2) -> str:
     problem = ""
     for attempt in range(tries):
         try:
-            with urllib.request.build_opener().open(_bare(url), timeout=20):
+            with urllib.request.build_opener().open(bare(url), timeout=20):
                 return ""
         except urllib.error.HTTPError as error:
             if error.code < 500:
@@ -84,7 +84,7 @@ def wrong_checksums(pins: Sequence[Pin], python: str, wheelhouse: str, index_url
     if not pins or not (wheelhouse or index):
         return []
     house = urlsplit(wheelhouse).path if wheelhouse.startswith("file://") else wheelhouse
-    opener = _opener(url for url in (house, index) if "://" in url)
+    opener = opener_for(url for url in (house, index) if "://" in url)
     names = _wheels(house) if house.startswith("/") else []
     listed = _offers_of_page(opener, house) if "://" in house else []
 
@@ -151,7 +151,7 @@ def _offers_of_page(opener: OpenerDirector, url: str) -> list[Offer] | None:
     import urllib.request  # noqa: PLC0415
 
     try:
-        with opener.open(urllib.request.Request(_bare(url), headers={"Accept": PAGE_TYPES}), timeout=20) as answer:
+        with opener.open(urllib.request.Request(bare(url), headers={"Accept": PAGE_TYPES}), timeout=20) as answer:
             text = answer.read(PAGE_BYTES).decode("utf-8", "replace")
             if "json" in answer.headers.get("Content-Type", ""):
                 return [(file["filename"], file.get("hashes", {}).get("sha256", "")) for file in json.loads(text)["files"]]
@@ -180,7 +180,7 @@ def _fitting(offers: Iterable[Offer] | None, pin: Pin, python: str) -> list[Offe
     return found
 
 
-def _opener(urls: Iterable[str]) -> OpenerDirector:
+def opener_for(urls: Iterable[str]) -> OpenerDirector:
     """Return what opens URLs with the user and password that they carry; no other place gets those, also none that they redirect to."""
     import urllib.request  # noqa: PLC0415
 
@@ -188,11 +188,11 @@ def _opener(urls: Iterable[str]) -> OpenerDirector:
     for url in urls:
         parts = urlsplit(url)
         if parts.username:
-            logins.add_password(None, _bare(url), unquote(parts.username), unquote(parts.password or ""), is_authenticated=True)
+            logins.add_password(None, bare(url), unquote(parts.username), unquote(parts.password or ""), is_authenticated=True)
     return urllib.request.build_opener(urllib.request.HTTPBasicAuthHandler(logins))
 
 
-def _bare(url: str) -> str:
+def bare(url: str) -> str:
     """Return a URL without the user and password in it."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

@@ -73,12 +73,37 @@ options:
     description: Whether a conda environment that somebody else made at O(path) is taken over.
     type: bool
     default: false
+  owner:
+    description: Whose the environment is, such as the name of a role. An owner never touches another's.
+    type: str
+    default: ""
+  about:
+    description:
+      - What its marker, C(.trainyard-env.json), is to tell about it.
+      - One that it tells something about gets C(bin/activate), so that it is activated as a venv is, without conda.
+    type: dict
+    default: {}
+  called:
+    description: What messages begin with, such as the variable that asks for the environment.
+    type: str
+    default: ""
+  places:
+    description: Names of the variables by which somebody chooses where channels lie, for messages.
+    type: str
+    default: channel_alias or custom_channels
+  size_mb:
+    description: Megabytes that it takes with its downloads. They count where O(tools) is yet to come, and so nobody can work them out.
+    type: int
+    default: 0
 author:
   - Trainyard contributors (@trainyard)
 attributes:
   check_mode:
     support: full
-    description: Does nothing and says what would be done. Where O(tools) is yet to come that is only that the environment would be made.
+    description:
+      - Does nothing and says what would be done.
+      - Where O(tools) is yet to come that is only that the environment would be made. The channels are asked all the same, whether they
+        have packages of the wanted names.
   diff_mode:
     support: full
     description: Lists the packages before and after.
@@ -132,6 +157,11 @@ def main():
             "index_url": {"type": "str", "default": ""},
             "wheelhouse": {"type": "str", "default": ""},
             "adopt": {"type": "bool", "default": False},
+            "owner": {"type": "str", "default": ""},
+            "about": {"type": "dict", "default": {}},
+            "called": {"type": "str", "default": ""},
+            "places": {"type": "str", "default": "channel_alias or custom_channels"},
+            "size_mb": {"type": "int", "default": 0},
         },
         mutually_exclusive=[("environment", "explicit")],
         required_if=[("state", state, ("environment", "explicit"), True) for state in ("present", "exact")],
@@ -150,6 +180,10 @@ def main():
         index_url=given["index_url"],
         wheelhouse=given["wheelhouse"],
         adopt=given["adopt"],
+        owner=given["owner"],
+        about=given["about"],
+        size=given["size_mb"] * 1_000_000,
+        places=given["places"],
     )
     environment = core.Environment(given["path"], settings)
     before = environment.listed()
@@ -164,7 +198,8 @@ def main():
                 request = core.from_explicit(given["explicit"], exact=exact)
             actions = environment.check(request) if module.check_mode else environment.apply(request)
     except core.CondaEnvError as error:
-        module.fail_json(msg=str(error))
+        called = given["called"]
+        module.fail_json(msg=f"{called}: {str(error).removeprefix('environment: ')}" if called else str(error))
     except OSError as error:
         module.fail_json(msg=f"{error.strerror}: {error.filename}")
     after = before + "".join(f"to do: {action}\n" for action in actions) if module.check_mode else environment.listed()

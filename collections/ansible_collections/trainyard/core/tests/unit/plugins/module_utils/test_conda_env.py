@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+import subprocess
 
 import pytest
 from ansible_collections.trainyard.core.plugins.module_utils import _conda_worker
@@ -198,8 +200,57 @@ def test_only_what_is_ours_is_removed(tmp_path):
 
 
 def test_without_the_tools_little_can_be_said(tmp_path):
-    """They come later in the same run."""
-    assert Environment(str(tmp_path / "new"), settings()).check(Request(specs=("python",))) == ["create it"]
+    """They come later in the same run; channels and disks are looked at all the same."""
+    new = str(tmp_path / "new")
+    assert Environment(new, settings()).check(Request(specs=("python",))) == ["create it"]
+    with pytest.raises(CondaEnvError, match=r"new will take about 1000000\.0 GB\. Make room there"):
+        Environment(new, settings(size=10**15)).check(Request(specs=("python",)))
+    channel = tmp_path / "channel" / "noarch"
+    channel.mkdir(parents=True)
+    (channel / "repodata.json").write_text('{"packages": {"caffe-1.0-0.tar.bz2": {"name": "caffe"}}}')
+    wish = Request(specs=("caffe=1.0",), channels=(f"file://{channel.parent}",))
+    assert Environment(new, settings()).check(wish) == ["create it"]
+    with pytest.raises(CondaEnvError, match=r"channel has no python\. Other channels, or a mirror, may be named by some_mirror\."):
+        Environment(new, settings(places="some_mirror")).check(Request(("caffe", "python=3.6"), wish.channels))
+
+
+def test_owners_leave_each_others_alone(tmp_path):
+    """A role's undo and another role's wishes."""
+    prefix = prefix_with(tmp_path / "paper")
+    (prefix / MARKER).write_text('{"owner": "conda_env", "role": "anaconda", "complete": true}')
+    other = Environment(str(prefix), settings(owner="framework_env"))
+    assert "kept by anaconda" in other.problem()
+    assert other.remove(dry=False) == []
+    assert Environment(str(prefix), settings(owner="anaconda")).problem() == ""
+    (prefix / MARKER).write_text('{"owner": "frozen_root", "complete": true}')
+    assert Environment(str(prefix), settings(owner="anaconda")).remove(dry=False) == []
+    assert "state: absent" in Environment(str(prefix), settings()).problem()
+
+
+SHELLS = [shell for shell in ("bash", "dash", "zsh") if shutil.which(shell)]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_it_is_activated_and_left_as_a_venv_is(tmp_path, shell):
+    """Scripts of its packages are run, variables are set; afterwards all is as before, also what was active before."""
+    prefix = prefix_with(tmp_path / "pa per")
+    for kind, word in (("activate", "in"), ("deactivate", "out")):
+        scripts = prefix / "etc" / "conda" / f"{kind}.d"
+        scripts.mkdir(parents=True)
+        for name in ("one", "two"):
+            (scripts / f"{name}.sh").write_text(f'echo "{word} {name} $CONDA_DEFAULT_ENV"\n')
+    (prefix / "conda-meta" / "state").write_text('{"version": 1, "env_vars": {"PAPER": "a b"}}')
+    (prefix / "bin").mkdir()
+    script = tmp_path / "activate"
+    script.write_text(Environment(str(prefix), settings(about={"kind": "framework"}))._activation())
+    told = 'echo "$PATH|$CONDA_PREFIX|${PAPER-none}"'
+    words = f". '{script}'; {told}; . '{script}'; {told}; deactivate; {told}; command -v deactivate || echo gone"
+    before = {"PATH": "/usr/bin:/bin", "CONDA_PREFIX": "/base"}
+    done = subprocess.run([shell, "-euc", words], env=before, capture_output=True, text=True, check=False)
+    within = f"{prefix}/bin:/usr/bin:/bin|{prefix}|a b"
+    come, go = ["in one pa per", "in two pa per"], ["out two pa per", "out one pa per"]
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [*come, within, *go, *come, within, *go, "/usr/bin:/bin|/base|none", "gone"]
 
 
 def test_an_export(tmp_path):
