@@ -485,7 +485,7 @@ class Environments:
                 f"{state.folder} belongs to {state.marker.get('owner')}. Choose another name, or another {self.settings.owner}_path."
             )
         if not wanted.present:
-            return state
+            return state if state.marker.get("owner") in (None, self.settings.owner) else State(state.folder)
         pins = parse_lock(wanted.requirements)
         if state.marker:
             if state.unfinished and state.marker.get("boot") != boot():

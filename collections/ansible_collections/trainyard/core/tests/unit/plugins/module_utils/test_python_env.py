@@ -469,6 +469,7 @@ class TestOwnership:
         with pytest.raises(PythonEnvError, match=r"belongs to x\. Choose another name, or another y_path\."):
             actions(other, wanted())
         assert other.remove_all(dry=False) == []
+        assert actions(other, core.Wanted("one", present=False)) == []
         assert (envs.base / "one").is_dir()
 
     def test_removing_one(self, envs: FakeUv) -> None:
