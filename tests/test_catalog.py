@@ -44,6 +44,12 @@ def test_an_environment_is_complete(name: str) -> None:
             assert {"python", *variant["frozen"]["commands"]} <= set(variant["frozen"]["programs"])
             assert "python3-ipykernel" in variant["frozen"]["packages"]
             continue
+        if "conda" in variant:
+            assert set(variant) == {"device", "pythons", "conda"}
+            assert set(variant["conda"]) == {"channels", "packages", "size_mb"}
+            assert [f"python={python}" for python in variant["pythons"]] == variant["conda"]["packages"][:1]
+            assert "ipykernel" in variant["conda"]["packages"]
+            continue
         assert set(variant) <= {"device", "common", "requirements", "pythons", "index", "index_packages", "system_packages"}
         assert variant["device"] in {"cpu", "gpu"}
         assert variant["requirements"]
@@ -55,7 +61,7 @@ def test_an_environment_is_complete(name: str) -> None:
 def test_a_framework_is_pinned_to_one_version() -> None:
     for name, environment in ENVIRONMENTS.items():
         if environment["kind"] == "framework":
-            locked = [variant for variant in environment["variants"].values() if "frozen" not in variant]
+            locked = [variant for variant in environment["variants"].values() if "requirements" in variant]
             assert all("==" in variant["requirements"][0] for variant in locked), name
 
 

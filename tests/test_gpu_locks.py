@@ -15,7 +15,7 @@ VARIANTS = [
     (name, key, python)
     for name, environment in ENVIRONMENTS.items()
     for key, variant in environment["variants"].items()
-    if variant["device"] == "gpu"
+    if variant["device"] == "gpu" and "conda" not in variant
     for python in variant["pythons"]
 ]
 
@@ -40,5 +40,22 @@ def test_a_gpu_lock_is_the_build_that_its_variant_is_named_after(name: str, key:
         assert any(knows(row, capability) for row in rows), f"cuDNN {cudnn} does not drive {capability}"
 
 
+BY_CONDA = [
+    (name, key) for name, environment in ENVIRONMENTS.items() for key, variant in environment["variants"].items() if "conda" in variant
+]
+
+
+@pytest.mark.parametrize("name,key", BY_CONDA)
+def test_what_comes_by_conda_is_the_build_that_its_variant_is_named_after(name: str, key: str) -> None:
+    variant = ENVIRONMENTS[name]["variants"][key]
+    release, build = next(
+        (release, build) for release in ROWS.frameworks[name].releases for build in release.builds if build.name == key and build.by_conda
+    )
+    assert build.requirement in variant["conda"]["packages"]
+    assert build.device == variant["device"]
+    assert all(fits(python, release.python) for python in variant["pythons"])
+
+
 def test_there_are_some() -> None:
+    assert {name for name, _key in BY_CONDA} == {"caffe"}
     assert {name for name, _key, _python in VARIANTS} == {"tensorflow", "pytorch", "keras", "jax", "paddle"}

@@ -236,6 +236,33 @@ def test_what_only_an_older_system_has_is_planned_frozen(tmp_path: Path, capsys:
     assert [lock["lock"] for lock in node["locks"]] == ["caffe-cpu", "jax-cpu"]
 
 
+@pytest.mark.parametrize(
+    ("wish", "device", "lock"),
+    [
+        ("caffe", "", "caffe-cpu"),
+        ("caffe==1.0.0", "", "caffe-cpu"),
+        ("caffe==1.0", "", "caffe-conda"),
+        ({"frameworks": "caffe", "device": "gpu"}, "1b80", "caffe-conda-gpu"),
+    ],
+    ids=["frozen", "as Debian calls it", "as conda calls it", "on a Pascal GPU"],
+)
+def test_caffe_comes_by_conda_when_it_is_asked_for_so(wish: Any, device: str, lock: str) -> None:
+    said = filtered({"head": {"plan_environments": [wish, "tensorflow"], **facts("Debian", "12.11", *([device] if device else []))}})
+    assert said["problems"] == []
+    node = said["plan"]["nodes"]["head"]
+    assert locked(said["plan"]["nodes"])["head"]["caffe"] == lock
+    assert (node["environments"]["caffe"]["python_from"] == "conda") == ("conda" in lock)
+    assert node["environments"]["tensorflow"]["python"] == "3.11", "the other environments stand where they would stand without it"
+
+
+def test_caffe_on_a_gpu_that_came_after_its_builds_is_refused_by_name() -> None:
+    said = filtered({"a100": {"plan_environments": [{"frameworks": "caffe", "device": "gpu"}], **facts("Debian", "12.11", "20f1")}})
+    (clash, way_out) = said["problems"]
+    assert clash.startswith("On a100 these cannot be had together: Caffe and caffe on the GPU.")
+    assert "Caffe (conda-gpu) 1.0 has no code for A100" in clash
+    assert way_out == "The nearest that works: let caffe compute on the CPU where it cannot use the GPU."
+
+
 def test_what_is_not_locked_is_said_with_the_nodes_and_what_is() -> None:
     said = filtered({"v100": {"plan_environments": ["tensorflow", "pytorch"], **facts("Debian", "12.11", "1db4")}})
     assert locked(said["plan"]["nodes"]) == {"v100": {"tensorflow": "tensorflow-cu12"}}

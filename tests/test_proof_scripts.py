@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import subprocess
@@ -24,6 +25,18 @@ def digits() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.mark.parametrize("name", ["digits.py", "train_caffe.py"])
+def test_the_proof_of_caffe_is_for_the_python_that_conda_has_it_for(name: str) -> None:
+    """Nothing with that Python is in reach here, so what came after it is looked for."""
+    tree = ast.parse((PROOFS / name).read_text(), feature_version=(3, 6))
+    features = {
+        alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == "__future__" for alias in node.names
+    }
+    words = {word.arg for node in ast.walk(tree) if isinstance(node, ast.Call) for word in node.keywords}
+    assert not features & {"annotations"}
+    assert not words & {"text", "capture_output", "missing_ok", "dirs_exist_ok"}
 
 
 @pytest.mark.parametrize("expected", ["cpu", "gpu"])

@@ -70,7 +70,7 @@ def wanted_locks(catalog: Mapping[str, Any]) -> list[Lock]:
     locks = [Lock("installer", "the installer", (catalog["catalog_installer_requirement"],), "3.9", tuple(PLATFORMS), "installer")]
     for name, environment in catalog["catalog_environments"].items():
         for variant, data in environment["variants"].items():
-            if "frozen" in data:
+            if "requirements" not in data:
                 continue
             common = catalog["catalog_common_requirements"] if data["common"] else []
             for python in data["pythons"]:

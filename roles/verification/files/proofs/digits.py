@@ -10,8 +10,6 @@ Libraries are imported inside functions: they read their limits from the process
 that can't be loaded is a verdict like any other.
 """
 
-from __future__ import annotations
-
 import argparse
 import gzip
 import json

@@ -4,6 +4,7 @@
 
 import os
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -61,10 +62,7 @@ def train(data):
         words = {"batch": digits.BATCH, "filters": digits.FILTERS, "hidden": digits.HIDDEN, "classes": digits.CLASSES}
         (folder / "net.prototxt").write_text(NET.format(**words))
         (folder / "solver.prototxt").write_text(SOLVER.format(steps=steps, mode="GPU" if gpu else "CPU"))
-        done = subprocess.run(
-            ["caffe", "train", "--solver=solver.prototxt", *(["--gpu=0"] if gpu else [])],
-            cwd=name, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
-        )  # fmt: skip
+        done = run_caffe("train", "--solver=solver.prototxt", *(["--gpu=0"] if gpu else []), cwd=name)
         if done.returncode:
             raise RuntimeError("caffe train failed: " + " ".join(done.stdout.split())[-600:])
         if gpu:
@@ -85,10 +83,15 @@ def train(data):
     return accuracy, digits.Used(caffe.__version__, "gpu" if gpu else "cpu", device, built_for_gpu())
 
 
+def run_caffe(*words, cwd=None):
+    """Run the program that came with this Python; the PATH may have another. Python 3.6, which conda's Caffe has, knows no `text=True`."""
+    program = str(Path(sys.executable).with_name("caffe"))
+    return subprocess.run([program, *words], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", check=False)
+
+
 def built_for_gpu():
     """Say whether this build of Caffe could use a GPU: one that could not says so when it is asked for its devices."""
-    asked = subprocess.run(["caffe", "device_query", "--gpu=0"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    return "CPU-only" not in asked.stdout
+    return "CPU-only" not in run_caffe("device_query", "--gpu=0").stdout
 
 
 def has_gpu():

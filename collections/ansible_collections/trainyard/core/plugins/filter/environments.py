@@ -36,6 +36,11 @@ options:
     description: Folder of the locks on the controller.
     type: path
     required: true
+  conda_services:
+    description: Services that are needed where an environment comes by conda.
+    type: list
+    elements: str
+    default: []
   prefix:
     description: What the names of the role's variables begin with.
     type: str
@@ -75,6 +80,10 @@ _value:
       elements: dict
     frozen:
       description: The frozen environments as M(trainyard.core.frozen_root) takes them.
+      type: list
+      elements: dict
+    conda:
+      description: The environments that come by conda, as C(name), C(path), C(state), C(about), C(channels), C(packages) and C(size_mb).
       type: list
       elements: dict
     system_packages:
@@ -120,6 +129,7 @@ def environments(
     prefix: str = "framework_env_",
     python: str = "",
     services_python: str = "",
+    conda_services: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return what a node has to get, and why it cannot where it cannot."""
     node = _environments.Node.of(facts, str(python))
@@ -136,10 +146,15 @@ def environments(
         default_for=wishes.get("default_for", {}),
         prefix=prefix,
         planned=wishes.get("planned", []),
+        conda_services=conda_services,
     )
-    made, services, frozen = [], [], []
+    made, services, frozen, conda = [], [], [], []
     for entry in entries:
         about = {key: entry[key] for key in ABOUT_KEYS if key in entry}
+        if entry.get("conda"):
+            conda.append({"name": entry["name"], "path": entry["path"], "state": entry["state"], "about": about, **entry["conda"]})
+            if entry["state"] == "present":
+                continue
         if entry.get("frozen"):
             frozen.append({"name": entry["name"], "state": entry["state"], "about": about, **entry["frozen"]})
             continue
@@ -163,6 +178,7 @@ def environments(
         "environments": made,
         "services": services,
         "frozen": frozen,
+        "conda": conda,
         "system_packages": sorted({package for entry in present for package in entry["system_packages"]}),
         **{view: [{key: entry[key] for key in keys} for entry in frameworks] for view, keys in VIEWS.items()},
     }

@@ -39,6 +39,10 @@ class Wish:
     state: str
 
 
+def _variant(catalogue: Mapping[str, Any], wish: Wish) -> Mapping[str, Any]:
+    return catalogue.get(wish.environment, {}).get("variants", {}).get(wish.variant) or {}
+
+
 def lock_name(environment: str, variant: str, node: Node) -> str:
     """Return the file name of a lock."""
     return f"{environment}-{variant}-cp{node.python.replace('.', '')}-{node.architecture}.txt"
@@ -89,7 +93,7 @@ def _problem(wish: Wish, catalogue: Mapping[str, Any], kind: str, node: Node, pr
         near = _near(wish.environment, known)
         return f"{listing}: '{wish.environment}' is not in the catalogue.{near} Known: {', '.join(known)}."
     chosen = catalogue[wish.environment]["variants"][wish.variant]
-    if "frozen" in chosen:  # brings its own Python
+    if "frozen" in chosen or "conda" in chosen:  # brings its own Python
         return None
     pythons = chosen["pythons"]
     if node.python not in pythons:
@@ -111,7 +115,7 @@ def available(names: Sequence[str], catalogue: Mapping[str, Any], node: Node, va
     if not any(variant in catalogue[name]["variants"] for name in names if name in catalogue):
         return list(names)
     rows = {name: catalogue[name]["variants"].get(variant, {}) for name in names}
-    return [name for name, row in rows.items() if "frozen" in row or node.python in row.get("pythons", [])]
+    return [name for name, row in rows.items() if "frozen" in row or "conda" in row or node.python in row.get("pythons", [])]
 
 
 def plan(
@@ -127,18 +131,21 @@ def plan(
     default_for: Mapping[str, str],
     prefix: str,
     planned: Sequence[Mapping[str, str]] = (),
+    conda_services: Sequence[str] = (),
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Return what is to be done for each environment, and one sentence for each thing that cannot be done.
 
-    ``node`` is what frameworks stand on, ``services_node`` what services do, which may have another Python.
+    ``node`` is what frameworks stand on, ``services_node`` what services do, which may have another Python. ``conda_services``: those that
+    are needed where an environment comes by conda.
     """
     problems: list[str] = []
     entries: list[dict[str, Any]] = []
     if not node.python or not node.architecture:
         return [], ["The node's Python and processor are not known: run the play with gather_facts: true."]
-    both = [(wish, "framework") for wish in wishes(wanted, variant, catalogue, planned)] + [
-        (wish, "service") for wish in wishes(services, "cpu", catalogue)
-    ]
+    frameworks = wishes(wanted, variant, catalogue, planned)
+    by_conda = any(wish.state == "present" and "conda" in _variant(catalogue, wish) for wish in frameworks)
+    services = [*services, *(name for name in conda_services if by_conda and name not in services)]
+    both = [(wish, "framework") for wish in frameworks] + [(wish, "service") for wish in wishes(services, "cpu", catalogue)]
     lacking: dict[str, list[str]] = {}
     for wish, kind in both:
         variants = catalogue.get(wish.environment, {}).get("variants", {wish.variant: None})
@@ -152,9 +159,12 @@ def plan(
             problems.append(problem)
             continue
         entry: dict[str, Any] = {"name": wish.name, "state": wish.state, "path": f"{path}/{wish.name}"}
-        frozen = (variants.get(wish.variant) or {}).get("frozen")
+        frozen = _variant(catalogue, wish).get("frozen")
         if frozen:
             entry["frozen"] = frozen
+        # What goes may have been made of another variant than would be made now.
+        some = [variants[wish.variant]] if wish.state == "present" else [row for row in variants.values() if row]
+        entry.update(next(({"conda": row["conda"]} for row in some if "conda" in row), {}))
         if wish.state == "present":
             data = catalogue[wish.environment]
             chosen = data["variants"][wish.variant]

@@ -20,6 +20,9 @@ except ImportError:
 Capability = tuple[int, int]
 """A GPU's compute capability: (8, 6) is 8.6."""
 
+CHANNELS = "conda-"
+"""What the names of indexes begin with that are channels of conda's."""
+
 NOISE = {"nvidia", "corporation", "geforce", "gpu", "graphics", "card"}
 """Words in a GPU's name that tell no two of them apart."""
 SIZE = re.compile(r"\d+(gb|gib)|hbm\d\w*|pcie|sxm\d?|nvl|mezzanine")
@@ -212,6 +215,11 @@ class Build:
     def device(self) -> str:
         """Return what it computes on: gpu, cpu, or "" where another framework decides that."""
         return "" if self.follows else "gpu" if self.cuda else "cpu"
+
+    @property
+    def by_conda(self) -> bool:
+        """Return whether it comes from a channel of conda's rather than from an index of wheels; its Python then does, too."""
+        return self.index.startswith(CHANNELS)
 
     def code_for(self, gpu: Capability) -> str:
         """Return how it has code for a GPU: "sass" (ready), "ptx" (compiled at first use), "" (not at all).

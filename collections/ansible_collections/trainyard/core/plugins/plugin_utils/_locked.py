@@ -20,13 +20,16 @@ CUDNN = re.compile(r"^nvidia-cudnn-cu\d+==(\d+\.\d+\.\d+)", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Lock:
-    """One variant of one of the catalogue's environments. ``cudnn``: the version in it, "" for none."""
+    """One variant of one of the catalogue's environments. ``cudnn``: the version in it, "" for none. ``by_conda``: whether all of it,
+    its Python too, comes by conda.
+    """
 
     environment: str
     variant: str
     requirements: frozenset[str]
     pythons: tuple[str, ...]
     cudnn: str
+    by_conda: bool = False
 
     @property
     def name(self) -> str:
@@ -46,6 +49,9 @@ def locks_of(environments: Mapping[str, Any], folder: str) -> tuple[Lock, ...]:
         for variant, row in data["variants"].items() if data["kind"] == "framework" else ():
             if "frozen" in row:
                 found.append(Lock(name, variant, frozenset(row["frozen"]["packages"]), tuple(row["pythons"]), ""))
+                continue
+            if "conda" in row:
+                found.append(Lock(name, variant, frozenset(row["conda"]["packages"]), tuple(row["pythons"]), "", by_conda=True))
                 continue
             files = sorted(Path(folder).glob(f"{name}-{variant}-cp*.txt"))
             cudnn = CUDNN.search(files[0].read_text()) if files else None
@@ -78,7 +84,11 @@ def restricted(catalog: Catalog, locks: Sequence[Lock], frameworks: Iterable[str
 def lock_for(locks: Iterable[Lock], placed: Placed) -> Lock | None:
     """Return the lock that brings an environment, the one with the least beside it; None where none does."""
     wanted = set(placed.wheels.requirements)
-    fitting = [lock for lock in locks if wanted <= lock.requirements and placed.python in lock.pythons and placed.python_from != "conda"]
+    fitting = [
+        lock
+        for lock in locks
+        if wanted <= lock.requirements and placed.python in lock.pythons and lock.by_conda == (placed.python_from == "conda")
+    ]
     return min(fitting, key=lambda lock: len(lock.requirements), default=None)
 
 

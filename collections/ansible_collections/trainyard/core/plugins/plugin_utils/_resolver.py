@@ -300,7 +300,8 @@ class _Fleet:
         environment = next(environment for environment in self.search.wishes.environments if environment.name == name)
         python = next(text for text in self.search.pythons(node) if all(fits(text, choice.release.python) for choice in wheels.choices))
         frozen = " and ".join(choice.build.frozen for choice in wheels.choices if choice.build.frozen)
-        python_from = "frozen" if frozen else "system" if python == node.system.python else "conda"
+        by_conda = any(choice.build.by_conda for choice in wheels.choices)
+        python_from = "frozen" if frozen else "system" if python == node.system.python and not by_conda else "conda"
         warnings, reasons = [], []
         for choice in wheels.choices:
             title = f"{self.search.catalog.frameworks[choice.release.framework].title} {choice.release.version}"
@@ -319,6 +320,8 @@ class _Fleet:
             )
         if frozen:
             reasons.append(Reason(f"Python {python} of {frozen}, which it runs in, frozen"))
+        elif by_conda:
+            reasons.append(Reason(f"Python {python} from conda, as all of it"))
         elif python_from == "conda":
             reasons.append(Reason(f"Python {python} from conda: the system's own {node.system.python} is outside {_pythons(wheels)}"))
         else:

@@ -288,12 +288,13 @@ class Search:
     def _choices(self, name: str, device: str, gpus: Sequence[Gpu], why_not: list[Reason]) -> Iterator[Choice]:
         """Yield the builds of a framework for a device: the newest release first, in it stable ones first, then the newest CUDA."""
         framework, pin = self.catalog.frameworks[name], self.wishes.pin(name)
-        pinned = [release for release in framework.releases if fits(release.version, pin)]
+        known = [release.version for release in framework.releases]
+        # A version that is there just as it is written means that one alone: 1.0 and 1.0.0 are equal, and may come from different places.
+        pinned = [number for number in known if number == pin] or [number for number in known if fits(number, pin)]
         if not pinned:
-            known = [release.version for release in framework.releases]
             why_not.append(Reason(f"the catalogue has no {framework.title} {pin}; it has {known[-1]} to {known[0]}"))
         for found in self._buildable(name, device, gpus):
-            if fits(found.version if isinstance(found, Reason) else found.release.version, pin):
+            if (found.version if isinstance(found, Reason) else found.release.version) in pinned:
                 if isinstance(found, Reason):
                     why_not.append(found)
                 else:

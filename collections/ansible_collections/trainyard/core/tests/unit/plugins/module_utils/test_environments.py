@@ -202,6 +202,46 @@ def test_a_frozen_environment_brings_its_own_python() -> None:
     assert environments.available(["caffe", "jax"], {**CATALOGUE, "caffe": FROZEN}, environments.Node.of(FACTS, "3.12"), "cpu") == ["caffe"]
 
 
+CONDA = {"channels": ["defaults"], "packages": ["python=3.6", "caffe=1.0"], "size_mb": 9}
+
+
+def test_what_comes_by_conda_brings_its_python_and_wants_what_makes_it(tmp_path: Path) -> None:
+    caffe = {**FROZEN, "variants": {**FROZEN["variants"], "conda": {"device": "cpu", "pythons": ["3.6"], "conda": CONDA}}}
+    tools = {"title": "Tools", "kind": "service", "variants": {"cpu": {"device": "cpu", "pythons": ["3.11"]}}}
+    for name in ("jax", "tools"):
+        (tmp_path / f"{name}-cpu-cp311-x86_64.txt").write_text(f"{name}==1.0")
+
+    def found(*wanted: Any, services: tuple[str, ...] = ()) -> dict[str, Any]:
+        return filters.environments(
+            {"environments": list(wanted), "services": services, "variant": "cpu", "path": "/envs"},
+            catalogue={**CATALOGUE, "caffe": caffe, "tools": tools},
+            facts=FACTS,
+            indexes={},
+            locks=str(tmp_path),
+            conda_services=["tools"],
+        )
+
+    said = found("jax", {"name": "caffe", "variant": "conda"})
+    about = {"environment": "caffe", "variant": "conda", "kind": "framework", "title": "Caffe", "proof": "caffe", "device": "cpu"}
+    assert said["problems"] == []
+    assert said["conda"] == [{"name": "caffe", "path": "/envs/caffe", "state": "present", "about": about, **CONDA}]
+    assert [entry["name"] for entry in said["environments"]] == ["jax"]
+    assert [entry["name"] for entry in said["services"]] == ["tools"]
+    assert [entry["name"] for entry in found({"name": "caffe", "variant": "conda"}, services=("tools",))["services"]] == ["tools"]
+    assert [kernel["path"] for kernel in said["kernels"]] == ["/envs/jax", "/envs/caffe"]
+    assert [proof["proof"] for proof in said["provable"]] == ["jax", "caffe"]
+    frozen = found("jax", "caffe")
+    assert (frozen["conda"], frozen["services"], len(frozen["frozen"])) == ([], [], 1)
+    gone = found({"name": "caffe", "state": "absent"})
+    assert [entry["state"] for kind in ("frozen", "conda") for entry in gone[kind]] == ["absent", "absent"], "whichever of them it was"
+    assert gone["services"] == []
+    planned = {"name": "caffe", "environment": "caffe", "variant": "conda"}
+    assert environments.wishes(["caffe"], "cpu", {"caffe": caffe}, [planned])[0].variant == "conda"
+    assert environments.available(["caffe", "jax"], {**CATALOGUE, "caffe": caffe}, environments.Node.of(FACTS, "3.12"), "conda") == [
+        "caffe"
+    ]
+
+
 def test_the_modules_get_each_its_own(tmp_path: Path) -> None:
     (tmp_path / "jax-cpu-cp311-x86_64.txt").write_text("jax==1.0")
     wishes = {"environments": ["jax", "caffe"], "variant": "cpu", "path": "/envs"}

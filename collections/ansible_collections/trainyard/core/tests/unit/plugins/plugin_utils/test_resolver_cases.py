@@ -283,17 +283,39 @@ CASES = {
     "Caffe beside another framework cannot, and comes by conda": Case(
         D12, (), ({"name": "both", "frameworks": ("caffe", "tensorflow")},), sets={"both": "python 3.6"}
     ),
-    "Caffe on an Ampere GPU": Case(
-        U24, ("A100",), ({"frameworks": "caffe", "device": "gpu"},), clash=("framework", "device"), because="", change=("device",)
+    "Caffe by conda, asked for by the version that only conda calls so": Case(
+        D12, (), ("caffe==1.0",), sets={"caffe": "python 3.6 device cpu"}
     ),
-    "Caffe on a Pascal GPU": Case(U22, ("GTX 1080",), ({"frameworks": "caffe", "device": "gpu"},), sets={"caffe": "device gpu"}),
-    "Caffe on a Pascal GPU, where its CUDA cannot be had": Case(
-        D12,
-        ("GTX 1080",),
+    "Caffe as Debian calls its version": Case(D12, (), ("caffe==1.0.0",), sets={"caffe": "python 3.9 device cpu"}),
+    "Caffe on a Pascal GPU: conda brings CUDA 9.0 or 8.0": Case(
+        D12, ("GTX 1080",), ({"frameworks": "caffe", "device": "gpu"},), sets={"caffe": "device gpu python 3.6 cuda >=8,<9.1"}
+    ),
+    "Caffe on a Maxwell GPU runs code for 5.0": Case(
+        U22, ("GTX 980",), ({"frameworks": "caffe", "device": "gpu"},), sets={"caffe": "device gpu"}
+    ),
+    "Caffe on a Volta GPU, which came after its builds": Case(
+        U24,
+        ("V100",),
         ({"frameworks": "caffe", "device": "gpu"},),
         clash=("framework", "device"),
-        because="uses the node's own CUDA 8.0, which is older than 12.3, the oldest in NVIDIA's repository for Debian 12",
+        because="Caffe (conda-gpu) 1.0 has no code for V100 (Volta",
         change=("device",),
+    ),
+    "Caffe on an Ampere GPU": Case(
+        U24,
+        ("A100",),
+        ({"frameworks": "caffe", "device": "gpu"},),
+        clash=("framework", "device"),
+        because="Caffe (conda-gpu) 1.0 has no code for A100 (Ampere",
+        change=("device",),
+    ),
+    "a framework on a GPU whose CUDA cannot be had any more": Case(
+        D12,
+        ("GTX 1080",),
+        ("tensorflow==1.7.0",),
+        clash=("framework", "device", "pin"),
+        because="uses the node's own CUDA 9.0, which is older than 12.3, the oldest in NVIDIA's repository for Debian 12",
+        change=("pin",),
     ),
     "no GPU: the CPU, no driver": Case(
         D12, (), ("pytorch", "tensorflow"), sets={"pytorch": "device cpu python 3.11", "tensorflow": "device cpu 2.21.*"}
