@@ -158,30 +158,35 @@ def build_packages(folder: Path, versions: Iterable[str] = VERSIONS) -> None:
     package(folder, "tmux", "99.0-1", {}, {"/usr/bin/tmux": "#!/bin/sh\necho not the distribution\n"})
 
 
-def publish(folder: Path, signer: Signer, head: Mapping[str, str] | None = None) -> None:
-    """Write the lists over a folder of packages, and sign them."""
+def write_list(packages: Path, where: str, folder: Path) -> None:
+    """Write the list of a folder of packages, which the archive has at a path below its root, into another folder."""
     entries = []
-    for path in sorted(folder.glob("*.deb")):
+    for path in sorted(packages.glob("*.deb")):
         control = subprocess.run(["dpkg-deb", "--field", str(path)], capture_output=True, text=True, check=True).stdout
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        entries.append(f"{control}Filename: ./{path.name}\nSize: {path.stat().st_size}\nSHA256: {digest}\n")
-    packages = "\n".join(entries).encode()
-    (folder / "Packages").write_bytes(packages)
-    (folder / "Packages.gz").write_bytes(gzip.compress(packages))
-    fields = {
-        "Origin": "NVIDIA",
-        "Label": "NVIDIA CUDA",
-        "Architectures": "amd64",
-        "Date": datetime.now(UTC).strftime("%a, %d %b %Y %H:%M:%S UTC"),
-        **(head or {}),
-    }
+        entries.append(f"{control}Filename: {where}/{path.name}\nSize: {path.stat().st_size}\nSHA256: {digest}\n")
+    text = "\n".join(entries).encode()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "Packages").write_bytes(text)
+    (folder / "Packages.gz").write_bytes(gzip.compress(text))
+
+
+def sign(folder: Path, signer: Signer, head: Mapping[str, str]) -> None:
+    """Write and sign what an archive says of itself and of the lists in a folder and below it."""
+    fields = {"Architectures": "amd64", "Date": datetime.now(UTC).strftime("%a, %d %b %Y %H:%M:%S UTC"), **head}
     sums = "".join(
-        f" {hashlib.sha256((folder / name).read_bytes()).hexdigest()} {(folder / name).stat().st_size} {name}\n"
-        for name in ("Packages", "Packages.gz")
+        f" {hashlib.sha256(path.read_bytes()).hexdigest()} {path.stat().st_size} {path.relative_to(folder)}\n"
+        for path in sorted(folder.rglob("Packages*"))
     )
     release = "".join(f"{key}: {value}\n" for key, value in fields.items()) + f"SHA256:\n{sums}"
     (folder / "Release").write_text(release)
     (folder / "InRelease").write_bytes(signer.gpg("--clearsign", data=release.encode()))
+
+
+def publish(folder: Path, signer: Signer, head: Mapping[str, str] | None = None) -> None:
+    """Write the list over a folder of packages, and sign it."""
+    write_list(folder, ".", folder)
+    sign(folder, signer, {"Origin": "NVIDIA", "Label": "NVIDIA CUDA", **(head or {})})
     (folder / KEY_NAME).write_bytes(signer.public)
 
 

@@ -47,6 +47,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.trainyard.core.plugins.module_utils import _base as base
+from ansible_collections.trainyard.core.plugins.module_utils import _platform
 
 
 def base_problems(
@@ -54,7 +55,7 @@ def base_problems(
 ) -> list[str]:
     """Return one sentence for each thing in ``wishes`` that could not be done on a node with ``facts``."""
     problems = [
-        base.platform_problem(str(facts.get("distribution")), str(facts.get("distribution_major_version")), platforms),
+        _platform.refusal(platforms, facts, bool(wishes["untested_platforms"])),
         base.mirror_problem(str(wishes["package_mirror"]), mirrors),
         *(base.certificate_problem(str(path), lambda name: Path(name).expanduser().read_text()) for path in wishes["ca_certificates"]),
         *base.user_problems(wishes["users"], bool(wishes["keys_only"])),

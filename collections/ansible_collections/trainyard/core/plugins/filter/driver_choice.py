@@ -11,45 +11,63 @@ version_added: 0.1.0
 description:
   - Returns the branch, the flavour of the modules, their packages and the versions that these must have, and those packages of other
     branches and flavours that must not stay.
+  - Modules that the distribution built and signed are taken where O(offered) has them for every kernel, and DKMS otherwise.
 author: Trainyard contributors (@trainyard)
 options:
   _input:
     description: Variables of the role C(nvidia_driver), without their prefix; P(trainyard.core.driver_problems#filter) found nothing.
     type: dict
     required: true
-  branches:
-    description: The branches that the node's platform has, the preferred one first.
+  platform:
+    description: What the distribution has on the node's platform; of its branches the preferred one is first.
     type: dict
     required: true
   vendor:
     description: What the vendor's sources consist of, by source.
     type: dict
     required: true
+  kernels:
+    description: The node's kernels that can be started.
+    type: list
+    elements: str
+    default: []
+  offered:
+    description: Those packages of V(prebuilt) that apt could install.
+    type: list
+    elements: str
+    default: []
 """
 
 EXAMPLES = r"""
-choice: "{{ wishes | trainyard.core.driver_choice(branches=platform.branches, vendor=vendor) }}"
+choice: "{{ wishes | trainyard.core.driver_choice(platform=platform, vendor=vendor, kernels=['6.8.0-31-generic'], offered=offered) }}"
 """
 
 RETURN = r"""
 _value:
   description:
-    - V(branch), V(modules), V(packages), V(optional), V(held), V(versions), V(replaces), and V(pins)
+    - V(branch), V(modules), V(packages), V(optional), V(beside), V(held), V(versions), V(replaces), and V(pins)
       as M(trainyard.core.vendor_repository) takes them.
+    - V(prebuilt), the packages of modules that are worth asking apt about; V(lacking), those that are needed and not on offer; V(built),
+      whether DKMS builds the modules.
   type: dict
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ansible_collections.trainyard.core.plugins.module_utils import _driver_wishes
 
 
 def driver_choice(
-    wishes: Mapping[str, Any], *, branches: Mapping[int, Mapping[str, Any]], vendor: Mapping[str, Mapping[str, Any]]
+    wishes: Mapping[str, Any],
+    *,
+    platform: Mapping[str, Any],
+    vendor: Mapping[str, Mapping[str, Any]],
+    kernels: Collection[str] = (),
+    offered: Collection[str] = (),
 ) -> dict[str, Any]:
-    """Return the driver that ``wishes`` mean among the distribution's ``branches`` and the ``vendor``'s sources."""
-    return _driver_wishes.choice(wishes, branches, vendor)
+    """Return the driver that ``wishes`` mean among what the ``platform`` has and the ``vendor``'s sources."""
+    return _driver_wishes.choice(wishes, platform, vendor, kernels, offered)
 
 
 class FilterModule:

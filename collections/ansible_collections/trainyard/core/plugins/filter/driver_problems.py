@@ -24,6 +24,10 @@ options:
     description: The node's facts.
     type: dict
     required: true
+  catalogue:
+    description: The catalogue's operating systems, which says what is tested; empty where it was not loaded.
+    type: dict
+    default: {}
 """
 
 EXAMPLES = r"""
@@ -43,9 +47,11 @@ from typing import Any
 from ansible_collections.trainyard.core.plugins.module_utils import _driver_wishes
 
 
-def driver_problems(wishes: Mapping[str, Any], *, platforms: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
+def driver_problems(
+    wishes: Mapping[str, Any], *, platforms: Mapping[str, Any], facts: Mapping[str, Any], catalogue: Mapping[str, Any] | None = None
+) -> list[str]:
     """Return one sentence for each thing in ``wishes`` that cannot be had on a node with ``facts``."""
-    return _driver_wishes.problems(wishes, platforms, facts)
+    return _driver_wishes.problems(wishes, platforms, facts, catalogue)
 
 
 class FilterModule:

@@ -93,14 +93,20 @@ def lacking(indexes: Iterable[Index], origin: str, codename: str, components: Se
     Args:
         indexes: what the node takes.
         origin: the distribution, as its archives call themselves.
-        codename: its release; updates and security fixes belong to it, backports do not.
+        codename: its release; updates and security fixes belong to it, backports do not. Ubuntu's backports say the release's own codename.
         components: the wanted ones.
         ours: our own source file, which does not count.
     """
     suites = {codename, f"{codename}-updates", f"{codename}-security"}
     archives: dict[tuple[str, str], list[Index]] = {}
     for index in indexes:
-        if index.file != ours and (index.codename or index.suite) in suites and index.origin in {origin, ""}:
+        pocket = index.suite.partition("-")[2]
+        if (
+            index.file != ours
+            and (index.codename or index.suite) in suites
+            and pocket in {"", "updates", "security"}
+            and index.origin in {origin, ""}
+        ):
             archives.setdefault((index.uri, index.suite), []).append(index)
     found = []
     for taken in archives.values():

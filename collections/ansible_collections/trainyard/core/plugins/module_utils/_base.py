@@ -115,17 +115,6 @@ def certificate_problem(path: str, read: Callable[[str], str]) -> str:
     return ""
 
 
-def platform_problem(distribution: str, major: str, platforms: Mapping[str, Mapping[str, Any]]) -> str:
-    """Say that a node's system is none of the catalogue's (keys like ``Debian_12``); '' when it is one."""
-    if f"{distribution}_{major}" in platforms:
-        return ""
-    known = ", ".join(str(platform["title"]) for platform in platforms.values())
-    return (
-        f"This node runs {distribution} {major}, which Trainyard does not know. Known: {known}. "
-        "Take the node out of the inventory, or install one of these on it."
-    )
-
-
 # --- package sources -------------------------------------------------------------------------------------------------
 
 SAVED_SUFFIX = ".trainyard-saved"

@@ -102,18 +102,27 @@ def _on_disk(found: Found, wanted: Wanted) -> list[Problem]:
             )
     for kernel in kernels["installed"]:
         following = kernel["version"] == kernels["next"]
-        if following or kernel["headers"]:
-            problems += _of_kernel(kernel, following, wanted)
+        # Headers alone get a module where DKMS builds them; modules that come built are there for kernels that can be started.
+        if following or (kernel["headers"] and (found["dkms"]["present"] or kernel["image"])):
+            problems += _of_kernel(kernel, following, wanted, found["dkms"]["present"])
     return problems
 
 
-def _of_kernel(kernel: Mapping[str, Any], following: bool, wanted: Wanted) -> list[Problem]:
+def _of_kernel(kernel: Mapping[str, Any], following: bool, wanted: Wanted, dkms: bool) -> list[Problem]:
     name = f"the kernel {kernel['version']}" + (", which boots next," if following else "")
+    if not kernel["nvidia_module"] and not dkms:
+        return [
+            Problem(
+                f"There is no NVIDIA module for {name} and no DKMS that would build one. "
+                "Run the role again: it brings the distribution's own, or DKMS where that has none.",
+                blocks=following,
+            )
+        ]
     if not kernel["nvidia_module"] and not kernel["headers"]:
         return [
             Problem(
                 f"There is no NVIDIA module for {name} because its headers are not there, and the package sources no longer have them. "
-                "Bring the kernel up to date (apt-get install linux-image-amd64), and run the role again.",
+                "Bring the kernel up to date (apt-get install linux-image-amd64, on Ubuntu linux-image-generic), and run the role again.",
                 blocks=following,
             )
         ]
@@ -223,6 +232,14 @@ def _not_loaded(found: Found, said: str) -> list[Problem]:
             return [Problem(f"{text} There is one for {kernels['next']}, which boots next: reboot.", reboot=True)]
         return [Problem(f"{text} Install its headers (linux-headers-{kernels['running']}), and run the role again.")]
     if found["secure_boot"] == "enabled" and "nvidia" not in loaded["loaded"]:
+        if "/updates/" not in running["nvidia_module"] and not found["dkms"]["present"]:
+            return [
+                Problem(
+                    "Secure Boot is on and the kernel did not take the NVIDIA module, which came built and signed. "
+                    f"Look who signed it and whose keys the kernel takes (modinfo -F signer {running['nvidia_module']}; keyctl show "
+                    "%:.builtin_trusted_keys): module and kernel have to be the distribution's own."
+                )
+            ]
         return [
             Problem(
                 "Secure Boot is on and the kernel did not take the NVIDIA module: it is not signed, or its key is not enrolled. "

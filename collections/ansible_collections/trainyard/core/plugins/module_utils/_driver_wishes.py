@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
+
+from ansible_collections.trainyard.core.plugins.module_utils import _platform
 
 SOURCES = ("distribution", "nvidia_repository", "runfile")
 FIRST_OPEN_BRANCH = 515
@@ -15,13 +17,17 @@ _VERSION = re.compile(r"\d{3}\.\d{2,3}(\.\d{2})?\Z")
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 
-def problems(wishes: Mapping[str, Any], platforms: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
+def problems(
+    wishes: Mapping[str, Any], platforms: Mapping[str, Any], facts: Mapping[str, Any], catalogue: Mapping[str, Any] | None = None
+) -> list[str]:
     """Return one sentence for each wish that cannot be had, naming the variable and what would be right.
 
     Args:
         wishes: the variables of the role nvidia_driver without their prefix.
-        platforms: by distribution and major version, such as ``Debian_12``: ``branches``, branch -> modules -> packages.
+        platforms: by distribution and major version, such as ``Debian_12``: ``branches``, branch -> modules -> packages; by distribution
+            what its releases have in common.
         facts: the node's facts.
+        catalogue: the catalogue's platforms, which says what is tested; empty where it was not loaded.
     """
     found = []
     source = wishes["source"]
@@ -41,7 +47,8 @@ def problems(wishes: Mapping[str, Any], platforms: Mapping[str, Any], facts: Map
     ]
     key = f"{facts.get('distribution')}_{facts.get('distribution_major_version')}"
     if key not in platforms:
-        known = " and ".join(sorted(name.replace("_", " ") for name in platforms))
+        *most, last = _platform.known(platforms)
+        known = f"{', '.join(most)} and {last}"
         return [
             *found,
             f"nvidia_driver_source: {source!r} is made for {known}, and this node runs {key.replace('_', ' ')}. "
@@ -49,8 +56,19 @@ def problems(wishes: Mapping[str, Any], platforms: Mapping[str, Any], facts: Map
         ]
     if facts.get("architecture") != "x86_64":
         found.append(f"nvidia_driver_source: {source!r} is made for x86_64 only, and this node is {facts.get('architecture')}.")
+    refused = _platform.refusal(catalogue, facts, bool(wishes["untested_platforms"])) if catalogue else ""
+    if refused:
+        return [*found, refused]
+    platform = _platform.for_platform(platforms, facts)
+    sources = platform.get("sources", SOURCES)
+    if source not in sources:
+        found.append(
+            f"nvidia_driver_source: {source!r} is not made for {key.replace('_', ' ')} yet; right is {' or '.join(sources)} "
+            "(in a plan: plan_driver_sources)."
+        )
+        return found
     if source == "distribution":
-        return found + _of_distribution(wishes, platforms[key]["branches"], key.replace("_", " "))
+        return found + _of_distribution(wishes, platform["branches"], key.replace("_", " "))
     found += _of_vendor(wishes)
     return found + (_of_runfile(wishes) if source == "runfile" else _of_repository(wishes, key))
 
@@ -118,34 +136,76 @@ def _of_runfile(wishes: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def choice(wishes: Mapping[str, Any], branches: Mapping[int, Mapping[str, Any]], vendor: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def choice(
+    wishes: Mapping[str, Any],
+    platform: Mapping[str, Any],
+    vendor: Mapping[str, Mapping[str, Any]],
+    kernels: Collection[str] = (),
+    offered: Collection[str] = (),
+) -> dict[str, Any]:
     """Return the driver that a wish means: branch, flavour, packages and their versions, and those of all others that must not stay beside.
 
     Args:
         wishes: as for `problems`, which has to have found none.
-        branches: the distribution's on the node's platform.
+        platform: what the distribution has on the node's platform.
         vendor: what each of the vendor's sources consists of, by source.
+        kernels: the node's kernels that can be started.
+        offered: packages of ``prebuilt`` that apt could install.
     """
     source = wishes["source"]
+    branches = {number: _filled(row, branch=number) for number, row in platform["branches"].items()}
     branch = int(wishes["branch"]) or next(iter(branches))
     row = branches[branch] if source == "distribution" else vendor[source]
     modules = wishes["modules"] or next(iter(row["modules"]))
-    packages = [*row["modules"][modules], *row["packages"]]
+    optional = list(row.get("optional", []))
+    own = [*row["modules"][modules], *row["packages"]]
     version = f"{wishes['version'] or branch}{'-' if wishes['version'] else '.'}*"
     pinned = source == "nvidia_repository"
+    further = [str(name) for name in wishes["kernels"]]
+
+    images, headers = ({name: f"linux-{part}-{name}" for name in platform["kernels"]} for part in ("image", "headers"))
+    prebuilt = row.get("prebuilt", {}).get(modules, "")
+    ready = {name: _filled(prebuilt, kernel=name) for name in [*kernels, *further, *platform["kernels"]]} if prebuilt else {}
+    needed = [ready[name] for name in [*kernels, *further] if name in ready]
+    lacking = [name for name in needed if name not in offered]
+    built = not needed or bool(lacking)
+    if built:
+        packages = [*own, *(f"linux-headers-{name}" for name in further)]
+        beside = headers
+    else:
+        own = [*needed, *row["packages"]]
+        packages = own
+        beside = {name: ready[name] for name in platform["kernels"] if ready[name] in offered}
+
     others = {
         name
         for other in [*branches.values(), row]
         for name in [other["anchor"], *(one for flavour in other["modules"].values() for one in flavour)]
         if name
     }
+    held = [] if source == "runfile" else [*own, *optional, *([] if built else [_filled(prebuilt, kernel="*")])]
     return {
         "branch": branch,
         "modules": modules,
         "packages": packages,
-        "optional": list(row.get("optional", [])),
-        "held": [] if source == "runfile" else [*packages, *row.get("optional", [])],
-        "versions": dict.fromkeys([*packages, *row.get("optional", [])], version) if pinned else {},
+        "optional": [*optional, *(f"linux-headers-{name}" for name in (kernels if built else ()))],
+        "beside": {images[name]: package for name, package in beside.items()},
+        "held": [*held, *images.values(), *headers.values()],
+        "versions": dict.fromkeys([*own, *optional], version) if pinned else {},
         "pins": [{"packages": list(row["pinned"]), "version": version}] if pinned else [],
-        "replaces": [] if source == "runfile" else sorted(others - {row["anchor"], *packages}),
+        "replaces": [] if source == "runfile" else [*sorted(others - {row["anchor"], *own}), *platform.get("rivals", [])],
+        "prebuilt": list(dict.fromkeys(ready.values())),
+        "lacking": lacking,
+        "built": built,
     }
+
+
+def _filled(value: Any, **words: Any) -> Any:
+    """Return a row with the placeholders in its texts filled in, such as ``{branch}``."""
+    if isinstance(value, Mapping):
+        return {key: _filled(one, **words) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_filled(one, **words) for one in value]
+    for name, word in words.items():
+        value = value.replace(f"{{{name}}}", str(word))
+    return value

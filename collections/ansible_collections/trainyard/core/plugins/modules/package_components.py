@@ -31,6 +31,13 @@ options:
     description: The release's code name.
     type: str
     default: ''
+  packages:
+    description:
+      - Packages of which RV(offered) tells whether apt could install them. The lists are fetched anew before that where the file changed.
+      - In check mode, where the file would change, it is not known, and all of them are told.
+    type: list
+    elements: str
+    default: []
   state:
     description: Whether the components are wanted, or the file is to be gone.
     type: str
@@ -61,6 +68,11 @@ archives:
   returned: always
   type: list
   elements: str
+offered:
+  description: Those of O(packages) that apt could install.
+  returned: always
+  type: list
+  elements: str
 """
 
 from pathlib import Path
@@ -85,6 +97,21 @@ def ask(module: AnsibleModule) -> list[sources.Index]:
     return sources.complete(*found)
 
 
+def update(module: AnsibleModule) -> None:
+    """Fetch the package lists. Whether all could be fetched is seen when packages are."""
+    apt.wait_for_locks(PATIENCE)
+    module.run_command(["apt-get", "-q", "update"], environ_update=ENVIRONMENT)
+
+
+def offers(module: AnsibleModule, pending: bool) -> list[str]:
+    """Return which of the packages apt could install, all of them where the file is yet to be written."""
+    names = module.params["packages"]
+    if not names or pending:
+        return list(names)
+    known = apt.parse_candidates(module.run_command(["apt-cache", "policy", *names], environ_update=ENVIRONMENT)[1])
+    return [name for name in names if name in known]
+
+
 def key(index: sources.Index) -> str:
     """Return what an archive has to be signed with after the file that names it."""
     return sources.signed_by(Path(index.file).read_text(errors="replace"), index.file.endswith(".sources"), index.uri, index.suite)
@@ -98,6 +125,7 @@ def main() -> None:
             "components": {"type": "list", "elements": "str", "default": []},
             "origin": {"type": "str", "default": "Debian"},
             "codename": {"type": "str", "default": ""},
+            "packages": {"type": "list", "elements": "str", "default": []},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
         },
         required_if=[("state", "present", ["codename"])],
@@ -111,9 +139,7 @@ def main() -> None:
         origin, codename = module.params["origin"], module.params["codename"]
         indexes = ask(module)
         if not module.check_mode and any(not index.origin for index in indexes):
-            # Whose an archive is stands in its lists. Whether they could be fetched is seen when packages are.
-            apt.wait_for_locks(PATIENCE)
-            module.run_command(["apt-get", "-q", "update"], environ_update=ENVIRONMENT)
+            update(module)  # whose an archive is stands in its lists
             indexes = ask(module)
         found = sources.lacking(indexes, origin, codename, module.params["components"], str(file))
         if not found:
@@ -132,9 +158,12 @@ def main() -> None:
             beside.rename(file)
         else:
             file.unlink()
+        if module.params["packages"]:
+            update(module)
     module.exit_json(
         changed=before != after,
         archives=archives,
+        offered=offers(module, pending=before != after and module.check_mode),
         diff={"before_header": str(file), "after_header": str(file), "before": before, "after": after},
     )
 

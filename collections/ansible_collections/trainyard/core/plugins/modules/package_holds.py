@@ -15,7 +15,7 @@ description:
   - Takes off the owner's holds on packages that are no longer listed. A hold that was there before is nobody's and stays.
 options:
   name:
-    description: Packages to be held; those that are not installed are passed over. All others of the owner are let go.
+    description: Packages to be held, which may hold C(*); those that are not installed are passed over. All others of the owner are let go.
     type: list
     elements: str
     required: true
@@ -54,6 +54,7 @@ let_go:
   elements: str
 """
 
+import fnmatch
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
@@ -68,7 +69,7 @@ def main() -> None:
         argument_spec={"name": {"type": "list", "elements": "str", "required": True}, "owner": {"type": "str", "required": True}},
         supports_check_mode=True,
     )
-    bad = apt.invalid_names(module.params["name"])
+    bad = apt.invalid_names(name.replace("*", "") for name in module.params["name"])
     if bad:
         module.fail_json(msg=f"name: {', '.join(bad)} cannot be the name of a Debian package (lower-case letters, digits, + - . only).")
 
@@ -84,7 +85,7 @@ def main() -> None:
     }
     # apt is asked only where there is something to ask: it answers nobody where the node's sources clash.
     holding = set(run("apt-mark", "showhold").split()) if ours or module.params["name"] else set()
-    wanted = set(module.params["name"]) & installed
+    wanted = {name for pattern in module.params["name"] for name in fnmatch.filter(installed, pattern)}
     held, let_go = wanted - holding, (ours - wanted) & holding
     after = ours & wanted | held
     if not module.check_mode:

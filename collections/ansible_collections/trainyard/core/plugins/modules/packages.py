@@ -33,8 +33,8 @@ options:
     default: {}
   replaces:
     description:
-      - Packages that must not stay beside the wanted ones. They are removed in the same go, and with them what needs them, if it was
-        built from the same source package or came for the owner.
+      - Packages that must not stay beside the wanted ones, which may hold C(*) and C([0-9]). They are removed in the same go, and with them
+        what needs them, if it was built from the same source package or came for the owner.
       - Any other package that would have to go along is a failure that names it, and nothing is done.
     type: list
     elements: str
@@ -56,6 +56,13 @@ options:
         M(trainyard.core.package_holds)) are let go before a change.
     type: bool
     default: false
+  lasting:
+    description:
+      - Packages that are nobody's when they come along, and stay; may hold C(*).
+      - A kernel is one; it may be the one that runs when the owner goes.
+    type: list
+    elements: str
+    default: []
   state:
     description: Whether the packages are to be installed or to be gone. Configuration files and what was installed beside them stay.
     type: str
@@ -344,7 +351,8 @@ class Packages:
                     )
                 mine.update(ours & set(lost))
                 if self.module.params["dependencies"]:
-                    ledger.add_along(set(new) - set(names))
+                    lasting = {name for pattern in self.module.params["lasting"] for name in fnmatch.filter(new, pattern)}
+                    ledger.add_along(set(new) - set(names) - lasting)
             return self.run(["apt-get", "-q", "-y", *command], "Installing packages", may_fail=may_fail)
 
         if not attempt(may_fail=True):
@@ -365,6 +373,7 @@ def main() -> None:
             "replaces": {"type": "list", "elements": "str", "default": []},
             "versions": {"type": "dict", "default": {}},
             "dependencies": {"type": "bool", "default": False},
+            "lasting": {"type": "list", "elements": "str", "default": []},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "owner": {"type": "str"},
             "wait": {"type": "int", "default": 600},
@@ -402,7 +411,12 @@ def _have(work: Packages, ledger: Ledger, names: set[str], optional: set[str], b
     others = work.of_other_versions(versions)
     for name in work.not_offered({name: versions[name] for name in others if name not in names}):
         del others[name]
-    gone = {name for name in module.params["replaces"] if apt.is_installed(before.get(name, ""))} - names
+    gone = {
+        name
+        for pattern in module.params["replaces"]
+        for name in fnmatch.filter(before, pattern)
+        if ":" not in name and apt.is_installed(before[name])
+    } - names
     unneeded = (
         work.unneeded(ledger, work.packages(), everything=False) - gone - names - optional if module.params["dependencies"] else set()
     )

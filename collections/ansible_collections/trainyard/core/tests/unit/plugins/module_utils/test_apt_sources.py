@@ -51,6 +51,13 @@ def test_a_suite_that_is_named_by_its_role_counts_by_its_code_name() -> None:
     assert index.suite == "oldstable"
 
 
+def test_backports_do_not_belong_to_a_release_whose_code_name_they_say() -> None:
+    noble = ("/etc/apt/sources.list.d/ubuntu.sources:1", "http://mirror/ubuntu/", "noble", "main", "Ubuntu", "noble")
+    suites = ["noble", "noble-updates", "noble-backports", "noble-proposed", "noble-security"]
+    found = sources.lacking(told(*((*noble[:2], suite, *noble[3:]) for suite in suites)), "Ubuntu", "noble", ["restricted"], OURS)
+    assert [index.suite for index, _parts in found] == ["noble", "noble-updates", "noble-security"]
+
+
 def test_archives_without_lists_are_told_by_what_the_source_says() -> None:
     bare = (*DEBIAN[:4], "$(ORIGIN)", "$(CODENAME)")
     assert sources.complete([], told(bare)) == told(bare)

@@ -111,6 +111,42 @@ def test_no_headers_for_the_next_kernel(fake: Fake) -> None:
     assert "because its headers are not there, and the package sources no longer have them" in only(fake.verdict())
 
 
+def prebuilt(fake: Fake) -> None:
+    """Make it a node whose modules came built and signed, without DKMS."""
+    fake.dkms = None
+    for kernel in (OLD, NEW):
+        fake.remove(f"lib/modules/{kernel}/updates/dkms/nvidia-current.ko")
+        fake.put(f"lib/modules/{kernel}/kernel/nvidia-470srv/nvidia.ko")
+
+
+def test_modules_that_came_built_need_neither_dkms_nor_headers(fake: Fake) -> None:
+    prebuilt(fake)
+    assert fake.verdict() == {"problems": [], "reboot": False, "warnings": [], "not_judged": []}
+    fake.put("lib/modules/6.1.0-39-amd64/build/Makefile")  # headers alone, which nobody builds with
+    assert fake.verdict()["problems"] == []
+    fake.remove(f"lib/modules/{OLD}/build/Makefile")
+    assert fake.verdict()["problems"] == []
+
+
+@pytest.mark.parametrize("headers", [True, False])
+def test_a_kernel_without_a_module_where_nothing_builds_one(fake: Fake, headers: bool) -> None:
+    prebuilt(fake)
+    fake.remove(f"lib/modules/{NEW}/kernel/nvidia-470srv/nvidia.ko")
+    if not headers:
+        fake.remove(f"lib/modules/{NEW}/build/Makefile")
+    assert f"There is no NVIDIA module for the kernel {NEW}, which boots next, and no DKMS that would build one." in only(fake.verdict())
+
+
+def test_secure_boot_and_a_module_that_came_signed(fake: Fake) -> None:
+    prebuilt(fake)
+    fake.secure_boot()
+    fake.says("no_driver.txt", 9)
+    fake.load("")
+    said = only(fake.verdict())
+    assert f"modinfo -F signer /lib/modules/{OLD}/kernel/nvidia-470srv/nvidia.ko" in said
+    assert "mok.pub" not in said, "enrolling DKMS's key would not help"
+
+
 def test_an_old_kernel_without_headers_is_only_odd(fake: Fake) -> None:
     fake.put("boot/vmlinuz-5.10.0-9-amd64")
     verdict = fake.verdict()

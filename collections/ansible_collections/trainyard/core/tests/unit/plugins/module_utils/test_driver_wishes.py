@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.trainyard.core.plugins.module_utils import _driver_wishes as wishes
+from ansible_collections.trainyard.core.plugins.module_utils._platform import for_platform
 
 ROLE = Path(__file__).parents[8] / "roles" / "nvidia_driver"
 DATA: dict[str, Any] = yaml.safe_load((ROLE / "vars/main/platforms.yml").read_text())
@@ -23,9 +24,13 @@ GOOD = {
     "repository": REPOSITORY,
     "runfile": "",
     "runfile_sha256": "",
+    "untested_platforms": False,
 }
 VENDORS = {"source": "nvidia_repository", "branch": 580, "modules": "open"}
 RUNFILE = {**VENDORS, "source": "runfile", "version": "580.95.05", "runfile": "/srv/driver.run", "runfile_sha256": "0" * 64}
+
+
+UBUNTU = {"distribution": "Ubuntu", "distribution_major_version": "24", "os_family": "Debian"}
 
 
 def facts(release: str = "12", **more: str) -> dict[str, str]:
@@ -64,8 +69,19 @@ def test_every_branch_on_offer_can_be_had(release: str, branches: list[int]) -> 
         ),
         (
             {},
-            {"distribution": "Ubuntu", "distribution_major_version": "24"},
-            "'distribution' is made for Debian 12 and Debian 13, and this node runs",
+            {"distribution": "Fedora", "distribution_major_version": "44"},
+            "'distribution' is made for Debian 12, Debian 13, Ubuntu 22, Ubuntu 24 and Ubuntu 26, and this node runs Fedora 44",
+        ),
+        (VENDORS, UBUNTU, "nvidia_driver_source: 'nvidia_repository' is not made for Ubuntu 24 yet; right is distribution or runfile"),
+        (
+            {"branch": 550},
+            UBUNTU,
+            "nvidia_driver_branch: Ubuntu 24 has no packages of branch 550; right are 580, 615, 595, 570, 535, and 0",
+        ),
+        (
+            {"branch": 615, "modules": "proprietary"},
+            UBUNTU,
+            "Ubuntu 24 has no proprietary modules that fit its branch 615; right is open (set nvidia_driver_branch to 580 or 595 or",
         ),
         ({}, {"architecture": "aarch64"}, "made for x86_64 only, and this node is aarch64"),
     ],
@@ -77,14 +93,23 @@ def test_what_cannot_be_had_is_refused_in_one_sentence(wish: dict[str, Any], fac
 
 
 def test_a_choice_names_what_must_not_stay() -> None:
-    chosen = wishes.choice({**GOOD, "branch": 470}, PLATFORMS["Debian_12"]["branches"], VENDOR)
+    chosen = wishes.choice({**GOOD, "branch": 470}, PLATFORMS["Debian_12"], VENDOR)
     assert (chosen["branch"], chosen["modules"]) == (470, "proprietary")
     assert chosen["packages"][0] == "nvidia-tesla-470-kernel-dkms"
-    assert chosen["replaces"] == ["nvidia-alternative", "nvidia-kernel-dkms"]
+    assert chosen["replaces"] == ["nvidia-alternative", "nvidia-kernel-dkms", *PLATFORMS["Debian_12"]["rivals"]]
+    assert (chosen["built"], chosen["prebuilt"], chosen["lacking"]) == (True, [], [])
+
+
+def test_headers_come_for_kernels_that_are_there_wanted_or_come_later() -> None:
+    chosen = wishes.choice({**GOOD, "kernels": ["cloud-amd64"]}, PLATFORMS["Debian_12"], VENDOR, ["6.1.0-40-amd64"])
+    assert "linux-headers-cloud-amd64" in chosen["packages"]
+    assert chosen["optional"] == ["linux-headers-6.1.0-40-amd64"]
+    assert chosen["beside"]["linux-image-rt-amd64"] == "linux-headers-rt-amd64"
+    assert {"linux-image-amd64", "linux-headers-amd64", "nvidia-kernel-dkms"} <= set(chosen["held"])
 
 
 def test_the_other_flavour_of_a_branch_must_not_stay() -> None:
-    chosen = wishes.choice({**GOOD, "modules": "open"}, PLATFORMS["Debian_13"]["branches"], VENDOR)
+    chosen = wishes.choice({**GOOD, "modules": "open"}, PLATFORMS["Debian_13"], VENDOR)
     assert "nvidia-open-kernel-dkms" in chosen["packages"]
     assert "nvidia-kernel-dkms" in chosen["replaces"]
     assert "nvidia-alternative" not in chosen["replaces"]
@@ -108,13 +133,82 @@ def test_the_vendors_sources_can_be_had_on_every_release(release: str, wish: dic
 
 @pytest.mark.parametrize("version, pattern", [("", "580.*"), ("580.95.05", "580.95.05-*")])
 def test_the_repositorys_packages_are_those_of_the_branch_or_of_one_version(version: str, pattern: str) -> None:
-    chosen = wishes.choice({**GOOD, **VENDORS, "version": version}, PLATFORMS["Debian_12"]["branches"], VENDOR)
+    chosen = wishes.choice({**GOOD, **VENDORS, "version": version}, PLATFORMS["Debian_12"], VENDOR)
     assert chosen["versions"] == dict.fromkeys(["nvidia-kernel-open-dkms", "nvidia-driver-cuda", "nvidia-persistenced"], pattern)
     assert [pin["version"] for pin in chosen["pins"]] == [pattern]
-    assert {"nvidia-kernel-dkms", "nvidia-tesla-470-alternative", "nvidia-tesla-470-kernel-dkms"} == set(chosen["replaces"])
+    others = {"nvidia-kernel-dkms", "nvidia-tesla-470-alternative", "nvidia-tesla-470-kernel-dkms"}
+    assert set(chosen["replaces"]) == others | set(PLATFORMS["Debian_12"]["rivals"])
 
 
 def test_a_runfile_needs_tools_and_takes_no_package_off() -> None:
-    chosen = wishes.choice({**GOOD, **RUNFILE}, PLATFORMS["Debian_12"]["branches"], VENDOR)
+    chosen = wishes.choice({**GOOD, **RUNFILE}, PLATFORMS["Debian_12"], VENDOR)
     assert "dkms" in chosen["packages"]
-    assert (chosen["versions"], chosen["pins"], chosen["replaces"], chosen["held"]) == ({}, [], [], [])
+    assert (chosen["versions"], chosen["pins"], chosen["replaces"]) == ({}, [], [])
+    assert all(name.startswith(("linux-image-", "linux-headers-")) for name in chosen["held"])
+
+
+NOBLE = for_platform(PLATFORMS, UBUNTU)
+KERNELS = ["6.8.0-31-generic", "6.8.0-40-generic"]
+READY = "linux-modules-nvidia-580-server-open-"
+OPEN = {**GOOD, "branch": 580, "modules": "open"}
+
+
+def test_modules_that_ubuntu_built_are_taken_where_it_has_some_for_every_kernel() -> None:
+    offered = [READY + name for name in (*KERNELS, "generic")]
+    chosen = wishes.choice(OPEN, NOBLE, VENDOR, KERNELS, offered)
+    assert chosen["packages"][:2] == offered[:2]
+    assert not [name for name in (*chosen["packages"], *chosen["optional"]) if "dkms" in name or "headers" in name]
+    assert (chosen["built"], chosen["lacking"]) == (False, [])
+    assert chosen["beside"] == {"linux-image-generic": READY + "generic"}
+    assert {READY + "*", "linux-image-generic", "nvidia-kernel-common-580-server"} <= set(chosen["held"]), (
+        "also for a kernel that comes along"
+    )
+    assert "nvidia-dkms-580-server-open" in chosen["replaces"]
+    assert {*offered, READY + "aws"} <= set(chosen["prebuilt"])
+
+
+def test_dkms_builds_where_a_kernel_has_no_modules_of_ubuntus() -> None:
+    chosen = wishes.choice(OPEN, NOBLE, VENDOR, KERNELS, [READY + name for name in (KERNELS[0], "generic")])
+    assert chosen["packages"][0] == "nvidia-dkms-580-server-open"
+    assert (chosen["built"], chosen["lacking"]) == (True, [READY + KERNELS[1]])
+    assert chosen["optional"] == [f"linux-headers-{name}" for name in KERNELS]
+    assert chosen["beside"]["linux-image-generic"] == "linux-headers-generic"
+    assert not [name for name in chosen["packages"] if name.startswith("linux-modules")]
+
+
+def test_dkms_builds_where_there_is_no_kernel_yet_and_a_kernel_that_is_wanted_counts() -> None:
+    assert wishes.choice(OPEN, NOBLE, VENDOR)["built"]
+    chosen = wishes.choice({**OPEN, "kernels": ["generic"]}, NOBLE, VENDOR, offered=[READY + "generic"])
+    assert (chosen["built"], chosen["packages"][0]) == (False, READY + "generic")
+
+
+def test_names_have_the_branch_in_them_and_no_placeholder_is_left() -> None:
+    for release in ("22", "24", "26"):
+        platform = for_platform(PLATFORMS, {**UBUNTU, "distribution_major_version": release})
+        for branch, row in platform["branches"].items():
+            for modules in row["modules"]:
+                chosen = wishes.choice({**GOOD, "branch": branch, "modules": modules}, platform, VENDOR, KERNELS)
+                names = [*chosen["packages"], *chosen["prebuilt"], *chosen["held"], *chosen["beside"].values()]
+                assert not [name for name in names if "{" in name]
+                assert f"libnvidia-compute-{branch}-server" in names
+
+
+def test_the_roles_rows_are_those_that_the_resolver_plans_with() -> None:
+    systems = yaml.safe_load((ROLE.parent / "catalog/vars/stack/operating_systems.yml").read_text())["catalog_operating_systems"]
+    for key, row in PLATFORMS.items():
+        if "branches" in row:
+            distribution, release = key.lower().split("_")
+            system = systems[f"{distribution}-{release}{'.04' if distribution == 'ubuntu' else ''}"]["driver_sources"]["distribution"]
+            assert {branch: sorted(one["modules"]) for branch, one in row["branches"].items()} == {
+                branch: sorted(modules) for branch, modules in system["modules"].items()
+            }, key
+            assert all(("prebuilt" in one) == system["signed_modules"] for one in row["branches"].values()), key
+
+
+def test_a_system_that_nothing_ran_on_is_refused_unless_it_is_wanted() -> None:
+    catalogue = yaml.safe_load((ROLE.parent / "catalog/vars/main/platforms.yml").read_text())["catalog_platforms"]
+    node = {**facts(), **UBUNTU}
+    (refused,) = wishes.problems(GOOD, PLATFORMS, node, catalogue)
+    assert "set trainyard_untested_platforms: true for this node" in refused
+    assert wishes.problems({**GOOD, "untested_platforms": True}, PLATFORMS, node, catalogue) == []
+    assert wishes.problems(GOOD, PLATFORMS, facts(), catalogue) == []

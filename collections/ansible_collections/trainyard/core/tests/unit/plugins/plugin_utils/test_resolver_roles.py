@@ -59,11 +59,12 @@ ENVIRONMENTS = read("catalog/vars/main/environments.yml")["catalog_environments"
 
 
 def facts(system: str) -> dict[str, str]:
-    release = system.rpartition("-")[2]
+    name, _dash, release = system.rpartition("-")
     return {
-        "distribution": "Debian",
+        "distribution": name.title(),
         "distribution_version": release,
-        "distribution_major_version": release,
+        "distribution_major_version": release.partition(".")[0],
+        "os_family": "Debian",
         "architecture": "x86_64",
     }
 
@@ -206,6 +207,15 @@ def test_a_driver_whose_loaded_module_does_not_drive_the_gpu_is_replaced() -> No
     assert (found["driver"]["keep"], found["driver"]["modules"]) == (False, "open")
     never = planned("debian-13", CARDS["blackwell"], [], driver="580.173.02", flavour="proprietary", plan_driver_policy="never")
     assert "is installed with the proprietary kernel module, wanted is open" in " ".join(never["problems"])
+
+
+@pytest.mark.parametrize("system", ["ubuntu-22.04", "ubuntu-24.04", "ubuntu-26.04"])
+@pytest.mark.parametrize("card", CARDS)
+def test_a_driver_that_is_planned_from_ubuntu_is_refused_by_no_role(card: str, system: str) -> None:
+    for modules in ("", "open", "proprietary"):
+        plan = planned(system, CARDS[card], ["distribution"], plan_driver_modules=modules)
+        if not plan["problems"]:
+            assert role(plan, system) == ("distribution", []), (card, system, modules)
 
 
 @pytest.mark.parametrize("system", ["debian-12", "debian-13"])
