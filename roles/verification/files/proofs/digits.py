@@ -2,6 +2,8 @@
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """What every proof of training shares: the data, the order of the batches, the verdict and the one line that is printed.
 
+It runs on Python 2.7 too, which frozen environments of old frameworks have.
+
 A proof may also be run by hand, with its environment's Python:
 
     /opt/trainyard/envs/pytorch/bin/python /opt/trainyard/proofs/scripts/train_pytorch.py --expect-device gpu
@@ -10,7 +12,10 @@ Libraries are imported inside functions: they read their limits from the process
 that can't be loaded is a verdict like any other.
 """
 
+from __future__ import print_function
+
 import argparse
+import glob
 import gzip
 import json
 import os
@@ -19,9 +24,9 @@ import sys
 import time
 import traceback
 from collections import namedtuple
-from pathlib import Path
 
-STARTED = time.monotonic()
+CLOCK = getattr(time, "monotonic", time.time)
+STARTED = CLOCK()
 BATCH = 64
 CLASSES = 10
 FILTERS = 16
@@ -41,8 +46,7 @@ def load(mnist):
     import numpy
 
     if mnist:
-        source = Path(mnist)
-        train_images, train_labels, test_images, test_labels = _read_idx(source) if source.is_dir() else _read_npz(source)
+        train_images, train_labels, test_images, test_labels = _read_idx(mnist) if os.path.isdir(mnist) else _read_npz(mnist)
         brightest = 255
     else:
         from sklearn.datasets import load_digits
@@ -64,7 +68,7 @@ def load(mnist):
         shaped(test_images),
         test_labels.astype("int64"),
         side,
-        max(3, round(30000 / len(train_images))),  # few images are shown more often
+        max(3, 30000 // len(train_images)),  # few images are shown more often
     )
 
 
@@ -80,10 +84,11 @@ def _read_idx(folder):
 
     arrays = []
     for name in IDX_FILES:
-        packed = folder / (name + ".gz")
-        content = gzip.decompress(packed.read_bytes()) if packed.exists() else (folder / name).read_bytes()
-        dimensions = content[3]
-        shape = struct.unpack_from(f">{dimensions}I", content, 4)
+        path = os.path.join(folder, name)
+        with gzip.open(path + ".gz", "rb") if os.path.exists(path + ".gz") else open(path, "rb") as file:
+            content = file.read()
+        (dimensions,) = struct.unpack_from("B", content, 3)
+        shape = struct.unpack_from(">{}I".format(dimensions), content, 4)
         arrays.append(numpy.frombuffer(content, dtype="uint8", offset=4 + 4 * dimensions).reshape(shape))
     return tuple(arrays)
 
@@ -100,27 +105,27 @@ def batches(data):
             yield data.train_images[chosen], data.train_labels[chosen]
 
 
-def no_gpu(framework, built_for_gpu, devices=Path("/dev")):
+def no_gpu(framework, built_for_gpu, devices="/dev"):
     """Return why a GPU that was expected was not used, and what to do about it."""
     if not built_for_gpu:
         return (
-            f"a GPU was expected, but this build of {framework} can use the CPU only",
+            "a GPU was expected, but this build of {} can use the CPU only".format(framework),
             "Choose the environment's GPU variant, or set its device to cpu.",
         )
-    found = sorted(devices.glob("nvidia[0-9]*")) + sorted(devices.glob("kfd"))
+    found = sorted(glob.glob("{}/nvidia[0-9]*".format(devices))) + glob.glob("{}/kfd".format(devices))
     if not found:
         return (
-            f"a GPU was expected, but no CUDA device is visible to {framework}: the node has no {devices}/nvidia0",
+            "a GPU was expected, but no CUDA device is visible to {}: the node has no {}/nvidia0".format(framework, devices),
             "Look whether `nvidia-smi` lists the GPU on the node; if it does not, the driver is missing or not loaded.",
         )
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     if hidden is not None:
         return (
-            f"a GPU was expected, but CUDA_VISIBLE_DEVICES={hidden} hides it from {framework}",
+            "a GPU was expected, but CUDA_VISIBLE_DEVICES={} hides it from {}".format(hidden, framework),
             "Unset CUDA_VISIBLE_DEVICES.",
         )
     return (
-        f"a GPU was expected and {found[0]} exists, but {framework} could not use it",
+        "a GPU was expected and {} exists, but {} could not use it".format(found[0], framework),
         "Compare the CUDA version that `nvidia-smi` shows with the one this environment was built for: the driver may be too old. "
         "Look also whether the user may open the device file.",
     )
@@ -132,12 +137,12 @@ def judge(framework, accuracy, used, expected_device, minimum_accuracy):
         return no_gpu(framework, used.built_for_gpu)
     if expected_device and used.device != expected_device:
         return (
-            f"the CPU was expected, but {framework} trained on {used.device_name}",
+            "the CPU was expected, but {} trained on {}".format(framework, used.device_name),
             "Set the environment's device to gpu.",
         )
     if not accuracy >= minimum_accuracy:  # so that NaN is none either
         return (
-            f"the test accuracy is {accuracy:.3f}, less than {minimum_accuracy:g}",
+            "the test accuracy is {:.3f}, less than {:g}".format(accuracy, minimum_accuracy),
             "A build that computes wrongly on this processor or GPU does this: try another version or variant of the environment.",
         )
     return "", ""
@@ -145,7 +150,7 @@ def judge(framework, accuracy, used, expected_device, minimum_accuracy):
 
 def prove(framework, train):
     """Print the verdict on `train(data)`, which returns (test accuracy, `Used`), as one JSON line; exit with 0 for a proof, else 1."""
-    parser = argparse.ArgumentParser(description=f"Train a small network on handwritten digits with {framework}.")
+    parser = argparse.ArgumentParser(description="Train a small network on handwritten digits with {}.".format(framework))
     parser.add_argument("--expect-device", choices=("cpu", "gpu"), help="fail unless the training ran there")
     parser.add_argument("--minimum-accuracy", type=float, default=0.95, help="test accuracy to reach, 0..1 (default: %(default)s)")
     parser.add_argument("--mnist", default="", help="train on MNIST: an .npz file in Keras' layout, or a folder of idx files")
@@ -166,8 +171,8 @@ def prove(framework, train):
         line["problem"], line["remedy"] = judge(framework, accuracy, used, options.expect_device, options.minimum_accuracy)
     except Exception as error:
         traceback.print_exc()
-        line["problem"], line["remedy"] = f"{type(error).__name__}: {error}", ""
-    line["seconds"] = round(time.monotonic() - STARTED, 1)
+        line["problem"], line["remedy"] = "{}: {}".format(type(error).__name__, error), ""
+    line["seconds"] = round(CLOCK() - STARTED, 1)
     print(json.dumps(line))
     sys.stdout.flush()
     sys.stderr.flush()
