@@ -39,10 +39,11 @@ def test_an_environment_is_complete(name: str) -> None:
     assert ("proof" in environment) == (environment["kind"] == "framework")
     for variant in environment["variants"].values():
         if "frozen" in variant:
-            assert set(variant) == {"device", "pythons", "frozen", "system_packages"}
-            assert set(variant["frozen"]) == {"suite", "packages", "programs", "commands", "size_mb"}
+            own = {"requirements", "common", "proof"} if "requirements" in variant else set()
+            assert set(variant) == {"device", "pythons", "frozen", "system_packages", *own}
+            assert set(variant["frozen"]) == {"suite", "packages", "programs", "commands", "size_mb", *(["python"] if own else [])}
             assert {"python", *variant["frozen"]["commands"]} <= set(variant["frozen"]["programs"])
-            assert "python3-ipykernel" in variant["frozen"]["packages"]
+            assert variant["common"] if own else "python3-ipykernel" in variant["frozen"]["packages"]
             continue
         if "conda" in variant:
             assert set(variant) == {"device", "pythons", "conda"}
@@ -78,7 +79,8 @@ def test_every_framework_has_its_proof() -> None:
     proofs = CATALOG.parent / "verification" / "files" / "proofs"
     for environment in ENVIRONMENTS.values():
         if environment["kind"] == "framework":
-            assert (proofs / f"train_{environment['proof']}.py").is_file()
+            named = {variant.get("proof", environment["proof"]) for variant in environment["variants"].values()}
+            assert [proof for proof in named if not (proofs / f"train_{proof}.py").is_file()] == []
 
 
 def test_mirrors_are_whole_and_encrypted() -> None:

@@ -49,6 +49,18 @@ def test_all_locks_fit(repository: Path, capsys: pytest.CaptureFixture[str]) -> 
         ("roles/catalog/vars/main/environments.yml", "  - fire\n", "  - fire\n  - sympy\n", "jax-cpu-cp313-x86_64.txt: sympy is missing"),
         ("roles/catalog/vars/main/environments.yml", "uv==0.13.8", "uv==0.13.9", "installer.txt: uv is 0.13.8, wanted is uv==0.13.9"),
         ("roles/catalog/vars/main/environments.yml", "  - fire\n", "", "made for other requirements"),
+        (
+            "roles/catalog/vars/main/environments.yml",
+            "[tensorflow==1.6.0]",
+            "[tensorflow==1.6.1]",
+            "tensorflow-cpu-1.6.0-cp27-x86_64.txt: tensorflow is 1.6.0, wanted is tensorflow==1.6.1",
+        ),
+        (
+            "roles/catalog/vars/main/environments.yml",
+            "nltk==3.4.5",
+            "nltk==3.4.4",
+            "keras-cpu-2.1.5-cp27-x86_64.txt: nltk is 3.4.5, wanted is",
+        ),
         ("roles/catalog/files/locks/jax-cpu-cp311-x86_64.txt", "fire==0.7.1 --hash=", "fire==0.7.1 --hush=", "fire==0.7.1 has no checksum"),
         ("pyproject.toml", '"mitogen==0.3.54"', '"mitogen==0.3.55"', "requirements.lock: mitogen is 0.3.54, wanted is mitogen==0.3.55"),
     ],

@@ -11,12 +11,17 @@
 A lock names, for one Python and one architecture, each package's version, the checksums of the wheels that fit (never of
 source archives: nothing is built on a node) and the bytes it takes on disk, from which a node's free space is judged
 before an installation.
+
+Frozen environments are resolved where they will run: in a root file system of the old release, which is made for that (by root, with
+mmdebstrap and bubblewrap), by the last pip that knew its Python. Their locks name source archives where there was never a wheel: these
+are built in such a root.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import os
 import re
 import subprocess
@@ -24,13 +29,18 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name
+from packaging.utils import canonicalize_name, parse_sdist_filename, parse_wheel_filename
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "collections"))
+
+from ansible_collections.trainyard.core.plugins.module_utils import _frozen_packages
+from ansible_collections.trainyard.core.plugins.module_utils._package_lock import PythonEnvError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CATALOG = REPOSITORY / "roles" / "catalog" / "vars" / "main" / "environments.yml"
@@ -58,6 +68,7 @@ class Lock:
     group: str
     outside: bool = False  # some of it is not in the ordinary index
     bare: bool = False  # what it depends on comes from elsewhere
+    frozen: Mapping[str, Any] | None = None  # the root file system that it is for
 
     @property
     def path(self) -> Path:
@@ -73,11 +84,15 @@ def wanted_locks(catalog: Mapping[str, Any]) -> list[Lock]:
             if "requirements" not in data:
                 continue
             common = catalog["catalog_common_requirements"] if data["common"] else []
+            if "frozen" in data:  # where both name a package, the old release of it counts
+                own = {Requirement(line).name for line in catalog["catalog_frozen_requirements"]}
+                common = [*(line for line in common if line not in own), *catalog["catalog_frozen_requirements"]]
             for python in data["pythons"]:
                 for architecture in ENVIRONMENT_ARCHITECTURES:
                     file = f"{name}-{variant}-cp{python.replace('.', '')}-{architecture}"
                     title = f"{name} ({variant}) for Python {python} on {architecture}"
-                    locks.append(Lock(file, title, (*data["requirements"], *common), python, (architecture,), name, "index" in data))
+                    lock = Lock(file, title, (*data["requirements"], *common), python, (architecture,), name, "index" in data)
+                    locks.append(replace(lock, frozen=data.get("frozen")))
     return locks + cuda_locks(catalog["catalog_cuda_wheels"])
 
 
@@ -171,6 +186,11 @@ def make(lock: Lock, find_links: str, upgrade: bool) -> str:
                 wheels.update(f"--hash=sha256:{wheel['hashes']['sha256']}" for wheel in package["wheels"])
         lines = {f"{name}=={version}": " ".join(sorted(found)) for (name, version), found in sorted(hashes.items())}
         sizes = measure(lines, lock, links, work)
+    return text_of(lock, lines, sizes)
+
+
+def text_of(lock: Lock, lines: Mapping[str, str], sizes: Mapping[str, int]) -> str:
+    """Return the text of a lock from its pins with their hashes, and the bytes that each package takes."""
     head = [
         "# Made by tools/lock_envs.py; the number behind a line is the bytes it takes on disk.",
         f"# {lock.title}",
@@ -188,8 +208,49 @@ def measure(lines: Mapping[str, str], lock: Lock, links: Sequence[str], work: Pa
         *("--python-platform", PLATFORMS[lock.architectures[0]], "--only-binary", ":all:", *links, "-r", str(work / "lock.txt")),
         UV_LINK_MODE="symlink",
     )
+    return recorded_sizes(target)
+
+
+def make_frozen(lock: Lock, frozen: Mapping[str, Any], upgrade: bool) -> str:
+    """Return the text of a lock for the Python of an old release: what the last pip for it chooses in a root of that release."""
+    if os.geteuid():
+        raise SystemExit("A frozen environment is locked in a root file system of its old release, which only root can make.")
+    tools = [line for line in lock.requirements if Requirement(line).name in _frozen_packages.TOOLS]
+    text = make(Lock("", "", tuple(tools), "3.9", lock.architectures, lock.group, bare=True), "", upgrade=True)
+    kept = pins(lock.path.read_text()) if lock.path.exists() and not upgrade else {}
+    ranges = {canonicalize_name(requirement.name): requirement.specifier for requirement in map(Requirement, lock.requirements)}
+    fitting = [f"{name}=={version}" for name, version in kept.items() if name not in ranges or version in ranges[name]]
+    sources = _frozen_packages.Sources()
+    with tempfile.TemporaryDirectory(prefix="trainyard-lock-") as folder:
+        root = Path(folder) / "root"
+        words = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(frozen['packages'])}", frozen["suite"], str(root)]
+        subprocess.run(words, check=True)
+        for name in ("hosts", "resolv.conf"):
+            (root / "etc" / name).unlink(missing_ok=True)
+            (root / "etc" / name).touch()
+        try:
+            _frozen_packages.install(root, frozen["python"], text, sources)
+            (root / "tmp" / "in.txt").write_text("\n".join(lock.requirements) + "\n")
+            (root / "tmp" / "pins.txt").write_text("\n".join(fitting) + "\n")
+            fetch = [frozen["python"], "-m", "pip", "download", "--quiet", "--no-cache-dir", "--prefer-binary", "--no-build-isolation"]
+            fetch += ["--requirement", "/tmp/in.txt", "--constraint", "/tmp/pins.txt", "--dest", "/tmp/fetched"]
+            _frozen_packages.run_inside(root, fetch, sources)
+            lines = {}
+            for file in sorted((root / "tmp" / "fetched").iterdir()):
+                parse = parse_wheel_filename if file.suffix == ".whl" else parse_sdist_filename
+                name, version = parse(file.name)[:2]
+                lines[f"{name}=={version}"] = f"--hash=sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}"
+            _frozen_packages.install(root, frozen["python"], "\n".join(f"{pin} {digest}" for pin, digest in lines.items()), sources)
+        except PythonEnvError as error:
+            raise SystemExit(str(error)) from error
+        (site,) = (root / "usr" / "local" / "lib").glob("python*/dist-packages")
+        return text_of(lock, dict(sorted(lines.items())), recorded_sizes(site))
+
+
+def recorded_sizes(site: Path) -> dict[str, int]:
+    """Return the bytes that each package in a folder takes, by canonical name."""
     sizes: dict[str, int] = {}
-    for record in target.glob("*.dist-info/RECORD"):
+    for record in site.glob("*.dist-info/RECORD"):
         name = canonicalize_name(record.parent.name.rsplit("-", 2)[0])
         with record.open(newline="") as rows:
             sizes[name] = sum(int(row[2]) for row in csv.reader(rows) if len(row) == 3 and row[2])
@@ -251,7 +312,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             continue
         if options.upgrade or options.groups or check_lock(lock):
             print(f"locking {lock.title}", flush=True)
-            text = make(lock, options.find_links, options.upgrade)
+            text = make_frozen(lock, lock.frozen, options.upgrade) if lock.frozen else make(lock, options.find_links, options.upgrade)
             beside = lock.path.with_suffix(".new")
             beside.write_text(text)
             beside.replace(lock.path)

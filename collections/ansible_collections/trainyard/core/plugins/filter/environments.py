@@ -150,27 +150,29 @@ def environments(
     )
     made, services, frozen, conda = [], [], [], []
     for entry in entries:
-        about = {key: entry[key] for key in ABOUT_KEYS if key in entry}
-        if entry.get("conda"):
-            conda.append({"name": entry["name"], "path": entry["path"], "state": entry["state"], "about": about, **entry["conda"]})
-            if entry["state"] == "present":
-                continue
-        if entry.get("frozen"):
-            frozen.append({"name": entry["name"], "state": entry["state"], "about": about, **entry["frozen"]})
-            continue
         module = {key: entry[key] for key in MODULE_KEYS if key in entry}
-        if entry["state"] == "present":
-            try:
-                module["requirements"] = (Path(locks) / entry["lock"]).read_text()
-            except FileNotFoundError:
-                problems.append(
-                    f"{prefix}environments: {entry['name']} has no lock for Python {entry['python']} on {node.architecture}. "
-                    f"Make it with tools/lock_envs.py, or take {entry['name']} out for this node."
-                )
-                continue
-            module["python_version"] = entry["python"]
-            module["about"] = about
-        (services if entry.get("kind") == "service" else made).append(module)
+        if entry["state"] == "absent":  # only the module that made it knows it as its own
+            made.append(module)
+            frozen.append(module)
+            conda.append({**module, "path": entry["path"]})
+            continue
+        about = {key: entry[key] for key in ABOUT_KEYS if key in entry}
+        described = {"name": entry["name"], "state": entry["state"], "about": about}
+        try:
+            locked = {"requirements": (Path(locks) / entry["lock"]).read_text()} if entry["lock"] else {}
+        except FileNotFoundError:
+            problems.append(
+                f"{prefix}environments: {entry['name']} has no lock for Python {entry['python']} on {node.architecture}. "
+                f"Make it with tools/lock_envs.py, or take {entry['name']} out for this node."
+            )
+            continue
+        if "conda" in entry:
+            conda.append({**described, "path": entry["path"], **entry["conda"]})
+        elif "frozen" in entry:
+            frozen.append({**described, **entry["frozen"], **locked})
+        else:
+            chosen = services if entry["kind"] == "service" else made
+            chosen.append({**module, **locked, "python_version": entry["python"], "about": about})
     present = [entry for entry in entries if entry["state"] == "present"]
     frameworks = [entry for entry in present if entry["kind"] == "framework"]
     return {

@@ -7,7 +7,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -159,25 +159,24 @@ def plan(
             problems.append(problem)
             continue
         entry: dict[str, Any] = {"name": wish.name, "state": wish.state, "path": f"{path}/{wish.name}"}
-        frozen = _variant(catalogue, wish).get("frozen")
-        if frozen:
-            entry["frozen"] = frozen
-        # What goes may have been made of another variant than would be made now.
-        some = [variants[wish.variant]] if wish.state == "present" else [row for row in variants.values() if row]
-        entry.update(next(({"conda": row["conda"]} for row in some if "conda" in row), {}))
         if wish.state == "present":
             data = catalogue[wish.environment]
             chosen = data["variants"][wish.variant]
+            if "conda" in chosen:
+                entry["conda"] = chosen["conda"]
+            if "frozen" in chosen:
+                entry["frozen"] = chosen["frozen"]
+                under = replace(under, python=chosen["pythons"][0])
             entry.update(
                 environment=wish.environment,
                 variant=wish.variant,
                 kind=kind,
                 title=data["title"] if wish.name == wish.environment else f"{data['title']} ({wish.name})",
-                proof=data.get("proof"),
+                proof=chosen.get("proof", data.get("proof")),
                 device=chosen["device"],
                 aliases=data.get("aliases", []) if wish.name == wish.environment else [],
                 python=under.python,
-                lock=lock_name(wish.environment, wish.variant, under),
+                lock=lock_name(wish.environment, wish.variant, under) if "requirements" in chosen else "",
                 index_url=indexes.get(chosen.get("index", ""), ""),
                 index_packages=chosen.get("index_packages", []),
                 system_packages=chosen.get("system_packages", {}).get(node.family, []),

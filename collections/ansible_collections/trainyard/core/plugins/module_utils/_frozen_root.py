@@ -3,13 +3,15 @@
 """Frozen environments: programs of an older distribution, in a root file system of their own that nobody writes to.
 
 A root is built beside its place and moved there when it is whole; its folder is named after what it was made of, so that another recipe
-makes another folder, and what runs in the old one goes on. An environment is a folder like those of virtual environments: ``bin/activate``,
-``bin/PROGRAM`` for each of its programs, and ``root``, a link to the root that they run in. ``bin/enter`` starts a program there by
-bubblewrap: as the user who calls it, with the user's files, processes, network and GPUs, and the old distribution's /usr.
+makes another folder, and what runs in the old one goes on. It may hold locked Python packages, too. An environment is a folder like those
+of virtual environments: ``bin/activate``, ``bin/PROGRAM`` for each of its programs, and ``root``, a link to the root that they run in.
+``bin/enter`` starts a program there by bubblewrap: as the user who calls it, with the user's files, processes, network and GPUs, and the
+old distribution's /usr.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import glob
 import hashlib
@@ -19,27 +21,37 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ansible_collections.trainyard.core.plugins.module_utils._file_manifest import manifest
+from ansible_collections.trainyard.core.plugins.module_utils._frozen_packages import Sources, install
+from ansible_collections.trainyard.core.plugins.module_utils._package_lock import PythonEnvError, parse_lock
+from ansible_collections.trainyard.core.plugins.module_utils._python_env import BYTECODE_FACTOR
 
 MARKER = ".trainyard-env.json"  # the same as that of other environments
 SEAL = ".trainyard-frozen.json"  # in a root: that it is whole, and what its files looked like then
 OWNER = "frozen_root"
-RECIPE = 1  # raised where the way a root is made changes
+RECIPE = 2  # raised where the way a root is made changes
 SPARE = 200_000_000
+ORDINARY = Sources()
+INSIDE = "/run/nvidia"
+"""Where what belongs to the node's GPU driver is seen inside."""
+LIBRARIES = " ".join(
+    f"{folder}/{name}.so.*"
+    for folder in ("/usr/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu/nvidia/current", "/usr/lib64")
+    for name in ("libcuda", "libnvcuvid", "libnvidia-*")
+)
+"""What of the driver computing needs, where Debian, its alternatives, NVIDIA's installer and Enterprise Linux have it."""
 
 ENTER = r"""#!/bin/sh
 # Written by Trainyard. Starts a program of an older distribution: as whoever calls it, with all that is theirs, and the old /usr.
 name={name}
 root=$(readlink -f {environment}/root) || exit
 program=${{0##*/}}
-[ "$program" != python ] || program=python3
 if [ "${{TRAINYARD_FROZEN:-}}" = "$name" ]; then # inside already
-    PATH=/usr/local/bin:/usr/bin:/bin exec "$program" "$@"
+    PATH=/usr/local/bin:/usr/bin:/bin:{inside}/bin exec "$program" "$@"
 fi
 # Words are put in front of those that are there, so this is read from below: first the old system, then what is the user's.
 here=$(pwd -P)
@@ -66,6 +78,14 @@ for place in hosts resolv.conf localtime; do
     set -- --ro-bind-try "/etc/$place" "/etc/$place" "$@"
 done
 set -- --ro-bind-data 8 /etc/passwd --ro-bind-data 9 /etc/group "$@"
+# The driver's libraries have to be those of the node's driver. They come one by one, so that nothing else of the node's /usr is seen.
+libraries=
+for place in {libraries}; do
+    [ -e "$place" ] || continue
+    libraries={inside}/lib
+    set -- --ro-bind "$(readlink -f "$place")" "$libraries/${{place##*/}}" "$@"
+done
+smi=$(command -v nvidia-smi) && set -- --ro-bind "$(readlink -f "$smi")" "{inside}/bin/nvidia-smi" "$@"
 for place in "$root"/*; do
     inside=${{place#"$root"}}
     case $inside in
@@ -79,7 +99,8 @@ for place in "$root"/*; do
     esac
 done
 unset LD_LIBRARY_PATH LD_PRELOAD PYTHONHOME PYTHONPATH
-TRAINYARD_FROZEN=$name PATH=/usr/local/bin:/usr/bin:/bin
+[ -z "$libraries" ] || export LD_LIBRARY_PATH="$libraries"
+TRAINYARD_FROZEN=$name PATH=/usr/local/bin:/usr/bin:/bin${{smi:+:{inside}/bin}}
 export TRAINYARD_FROZEN PATH
 trap '' INT # Ctrl-C is for the program inside
 exec bwrap --unshare-user-try --die-with-parent --dev-bind /dev /dev --bind /proc /proc --ro-bind /sys /sys "$@" \
@@ -122,8 +143,10 @@ class Wanted:
         packages: packages of that release.
         programs: names of programs in ``bin``.
         commands: those of them that everybody has without activating anything.
-        size: bytes that its root takes.
+        size: bytes that its root takes without the Python packages.
         about: what its marker tells about it.
+        python: interpreter in the root that ``requirements`` are for, such as python2.7.
+        requirements: text of a lock of Python packages, '' for none.
     """
 
     name: str
@@ -134,11 +157,19 @@ class Wanted:
     commands: tuple[str, ...] = ()
     size: int = 0
     about: Mapping[str, Any] = field(default_factory=dict)
+    python: str = "python3"
+    requirements: str = ""
 
     @property
     def digest(self) -> str:
         """Return what tells roots apart."""
-        return hashlib.sha256(json.dumps([RECIPE, self.suite, sorted(self.packages)]).encode()).hexdigest()[:12]
+        pins = sorted(pin.line for pin in parse_lock(self.requirements).values())
+        return hashlib.sha256(json.dumps([RECIPE, self.suite, sorted(self.packages), self.python, pins]).encode()).hexdigest()[:12]
+
+    @property
+    def room(self) -> float:
+        """Return the bytes that the root takes."""
+        return self.size + sum(pin.size for pin in parse_lock(self.requirements).values()) * BYTECODE_FACTOR
 
 
 @dataclass(frozen=True)
@@ -178,7 +209,7 @@ def root_problem(root: Path) -> str:
 def texts(wanted: Wanted, places: Places) -> dict[Path, tuple[str, int]]:
     """Return the files of an environment, its marker last, with their text and mode."""
     folder = places.environment(wanted)
-    words = {"name": wanted.name, "environment": str(folder)}
+    words = {"name": wanted.name, "environment": str(folder), "inside": INSIDE, "libraries": LIBRARIES}
     marker = {"owner": OWNER, "lock": wanted.digest, "complete": True, "about": dict(wanted.about)}
     return {
         folder / "bin" / "enter": (ENTER.format(**words), 0o755),
@@ -219,6 +250,7 @@ def actions(wanted: Wanted, places: Places) -> list[str]:
     wrong = [path for path, (text, mode) in texts(wanted, places).items() if not _is(path, text, mode)]
     wrong += [path for path, target in links(wanted, places).items() if _target(path) != target]
     todo += [f"write {path}" for path in wrong]
+    todo += [f"remove {path}, which is wanted no more" for path in _old_links(wanted, places)]
     todo += [f"remove {path}, which is used no more" for path in _old_roots(wanted, places)]
     return todo
 
@@ -232,7 +264,7 @@ def of_ours(places: Places) -> list[Wanted]:
 
 def room_problem(wishes: Sequence[Wanted], places: Places) -> str:
     """Return why the roots that are yet to be built do not fit, '' where they do."""
-    need = sum(wanted.size for wanted in wishes if wanted.present and root_problem(places.root(wanted)))
+    need = sum(wanted.room for wanted in wishes if wanted.present and root_problem(places.root(wanted)))
     folder = places.store
     while not folder.exists():
         folder = folder.parent
@@ -246,11 +278,21 @@ def room_problem(wishes: Sequence[Wanted], places: Places) -> str:
     )
 
 
-def apply(wanted: Wanted, places: Places, mirror: str = "") -> None:
+def sources_problem(wishes: Sequence[Wanted], places: Places, sources: Sources) -> str:
+    """Return why the Python packages of roots that are yet to be built cannot be had, as far as that shows before; '' where it does not."""
+    locks: dict[str, list[str]] = {}
+    for wanted in wishes:
+        if wanted.present and wanted.requirements and root_problem(places.root(wanted)):
+            locks.setdefault(wanted.python.replace("python", ""), []).append(wanted.requirements)
+    return sources.problem(locks)
+
+
+def apply(wanted: Wanted, places: Places, mirror: str = "", sources: Sources = ORDINARY) -> None:
     """Bring one environment to what is wanted.
 
     Raises:
         FrozenRootError: the root could not be built.
+        PythonEnvError: its Python packages could not be had.
     """
     with _alone(places.store):
         if not wanted.present:
@@ -260,7 +302,7 @@ def apply(wanted: Wanted, places: Places, mirror: str = "") -> None:
         if root_problem(root):
             if in_use(root):
                 raise FrozenRootError(f"{root} is to be built anew, and programs run in it. Run again when they have ended.")
-            _build(wanted, root, mirror)
+            _build(wanted, root, mirror, sources)
         folder = places.environment(wanted)
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         if not (folder / MARKER).exists():  # before anything else, so that an interruption leaves something that is known as ours
@@ -272,11 +314,27 @@ def apply(wanted: Wanted, places: Places, mirror: str = "") -> None:
                     _link(link, target)
             if not _is(path, text, mode):
                 _write(path, text, mode)
+        for link in _old_links(wanted, places):
+            link.unlink()
         for old in _old_roots(wanted, places):
             shutil.rmtree(old)
 
 
-def _build(wanted: Wanted, root: Path, mirror: str) -> None:
+def tidy(places: Places, *, dry: bool) -> bool:
+    """Remove the folder of the roots where no root is left in it, but perhaps one that was begun; return whether there was one to go."""
+
+    def empty() -> bool:
+        return all(entry.name.startswith(".") for entry in _entries(places.store))
+
+    if not places.store.is_dir() or not empty():
+        return False
+    with contextlib.nullcontext() if dry else _alone(places.store):
+        if not dry and empty():  # as before, now that nobody else is at work there
+            shutil.rmtree(places.store)
+    return True
+
+
+def _build(wanted: Wanted, root: Path, mirror: str, sources: Sources) -> None:
     """Build a root beside its place, and move it there when it is whole and on the disk."""
     beside = root.with_name(f".{root.name}.new")
     shutil.rmtree(beside, ignore_errors=True)
@@ -292,6 +350,12 @@ def _build(wanted: Wanted, root: Path, mirror: str) -> None:
         path.touch(mode=0o644)
     for name in ("machine-id", "hostname"):
         (beside / "etc" / name).unlink(missing_ok=True)
+    if wanted.requirements:
+        try:
+            install(beside, wanted.python, wanted.requirements, sources)
+        except PythonEnvError:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise
     shutil.rmtree(beside / "var" / "lib" / "apt" / "lists", ignore_errors=True)
     os.chmod(beside, 0o755)
     _write(beside / SEAL, json.dumps({"manifest": _manifest(beside)}) + "\n", 0o644)
@@ -322,6 +386,14 @@ def _remove(wanted: Wanted, places: Places) -> None:
 
 def _roots(name: str, places: Places) -> list[Path]:
     return sorted(path for path in _entries(places.store) if re.fullmatch(re.escape(name) + "-[0-9a-f]{12}", path.name))
+
+
+def _old_links(wanted: Wanted, places: Places) -> list[Path]:
+    """Return links of the environment, among its programs and among everybody's commands, that its recipe does not have any more."""
+    programs = places.environment(wanted) / "bin"
+    found = [path for path in _entries(programs) if _target(path) == "enter"]
+    found += [path for path in _entries(places.commands) if (_target(path) or "").startswith(f"{programs}/")]
+    return [path for path in found if path not in links(wanted, places)]
 
 
 def _old_roots(wanted: Wanted, places: Places) -> list[Path]:
@@ -390,10 +462,14 @@ def _link(path: Path, target: str) -> None:
     os.replace(beside, path)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _alone(store: Path) -> Iterator[None]:
     """Let one run at a time work in the store."""
-    store.mkdir(mode=0o755, parents=True, exist_ok=True)
-    with open(store / ".lock", "w", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    path = store / ".lock"
+    while True:
+        store.mkdir(mode=0o755, parents=True, exist_ok=True)
+        with open(path, "w", encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if path.exists() and os.path.samestat(os.stat(path), os.fstat(lock.fileno())):  # else another run has just removed the store
+                yield
+                return

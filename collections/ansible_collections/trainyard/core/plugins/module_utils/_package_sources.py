@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from urllib.request import OpenerDirector
 
 NO_INDEX = "none"
+BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
+PASSED_ON = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 INDEX_TRIES = 4  # as uv does
 ASKED_AT_ONCE = 8
 PAGE_TYPES = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"  # PEP 691
@@ -38,6 +40,38 @@ Offer = tuple[str, str]
 def without_credentials(text: str) -> str:
     """Return a text with the user and password of its URLs left out."""
     return _CREDENTIALS.sub("", text)
+
+
+def surroundings() -> dict[str, str]:
+    """Return a process environment for installers, away from everything that a user or the system may have configured."""
+    found = {
+        "PATH": os.defpath,
+        "HOME": os.environ.get("HOME", "/root"),
+        "LC_ALL": "C.UTF-8",
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "PIP_NO_INPUT": "1",
+        "PIP_DEFAULT_TIMEOUT": "60",
+        "PIP_RETRIES": "3",
+    }
+    for name in PASSED_ON:
+        for spelling in (name, name.lower()):
+            if spelling in os.environ:
+                found[spelling] = os.environ[spelling]
+    bundle = os.environ.get("SSL_CERT_FILE") or next((path for path in BUNDLES if os.path.exists(path)), "")
+    return {**found, "SSL_CERT_FILE": bundle, "PIP_CERT": bundle} if bundle else found
+
+
+def places(index_url: str, wheelhouse: str) -> dict[str, str]:
+    """Return where uv and pip look, for their environment; a URL may hold a password, which has no place among a process's arguments."""
+    found: dict[str, str] = {}
+    if wheelhouse:
+        found.update(UV_FIND_LINKS=wheelhouse, PIP_FIND_LINKS=wheelhouse)
+    if index_url == NO_INDEX:
+        found.update(PIP_NO_INDEX="1")
+    elif index_url:
+        found.update(UV_DEFAULT_INDEX=index_url, PIP_INDEX_URL=index_url)
+    return found
 
 
 def index_problem(url: str, tries: int = INDEX_TRIES, pause: float = 2) -> str:
@@ -173,8 +207,9 @@ def _fitting(offers: Iterable[Offer] | None, pin: Pin, python: str) -> list[Offe
         parts = name.removesuffix(".whl").split("-")  # name-version[-build]-python-abi-platform
         if len(parts) < 5 or not name.endswith(".whl") or normalise(parts[0]) != pin.name or not same_version(parts[1], pin.version):
             continue
-        minor = int(python.partition(".")[2])
-        pythons = {"py3", f"py3{minor}", f"cp3{minor}", *(f"cp3{older}" for older in range(minor) if "abi3" in parts[-2])}
+        major, _dot, minor = python.partition(".")
+        pythons = {f"py{major}", f"py{major}{minor}", f"cp{major}{minor}"}
+        pythons |= {f"cp{major}{older}" for older in range(int(minor)) if "abi3" in parts[-2]}
         if pythons & set(parts[-3].split(".")) and any(tag == "any" or tag.endswith(os.uname().machine) for tag in parts[-1].split(".")):
             found.append((name, digest))
     return found

@@ -34,6 +34,8 @@ from ansible_collections.trainyard.core.plugins.module_utils._package_lock impor
 from ansible_collections.trainyard.core.plugins.module_utils._package_sources import (
     NO_INDEX,
     index_problem,
+    places,
+    surroundings,
     without_credentials,
     wrong_checksums,
 )
@@ -41,8 +43,6 @@ from ansible_collections.trainyard.core.plugins.module_utils._package_sources im
 MARKER = ".trainyard-env.json"
 LOCK_COPY = ".trainyard-lock.txt"
 INSTALLER, CACHE, GUARD = ".uv", ".cache", ".lock"  # beside the environments, so that wheels and environments share one file system
-BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
-PASSED_ON = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 OWN_TOP_LEVEL = {"__pycache__", "_virtualenv.py", "_virtualenv.pth"}  # made by `uv venv`, recorded by nobody
 BYTECODE_FACTOR = 1.2  # what compiled modules add to the recorded files, measured on the heaviest environments
 
@@ -260,9 +260,11 @@ def explain(output: str, owner: str, index_url: str, wheelhouse: str) -> str:
     ways = sources_by_name(owner)
     mismatch = re.search(
         r"[Hh]ash mismatch for `(?P<what>[^`]+)`\s+Expected:\s+(?P<expected>.*?)\s+Computed:\s+(?P<computed>\S+)", text, re.DOTALL
+    ) or re.search(  # pip's words
+        r"DO NOT MATCH THE HASHES[^\n]*\n\s+(?P<what>\S+)[^\n]*\n(?P<expected>(?:\s+Expected[^\n]+\n)+)\s+Got\s+(?P<computed>\S+)", text
     )
     if mismatch:
-        expected = " or ".join(mismatch["expected"].split())
+        expected = " or ".join(word for word in mismatch["expected"].split() if word not in {"Expected", "sha256", "or"})
         return (
             f"Wrong checksum: {mismatch['what']} was locked as {expected}, but what came is {mismatch['computed']}. It was not installed. "
             f"It came from {wheelhouse + ' or ' if wheelhouse else ''}{index}: "
@@ -658,9 +660,8 @@ class Environments:
             results.append(Result("", str(self.base), True, ["remove the installer and its cache"], [tool.name for tool in tools], []))
         return results
 
-    @staticmethod
-    def _is_off(wanted: Wanted, state: State) -> bool:
-        return state.off(wanted) if wanted.present else state.exists
+    def _is_off(self, wanted: Wanted, state: State) -> bool:
+        return state.off(wanted) if wanted.present else state.exists and state.marker.get("owner") in (None, self.settings.owner)
 
     def _result(self, wanted: Wanted, state: State) -> Result:
         changed = self._is_off(wanted, state)
@@ -778,15 +779,7 @@ class Environments:
         return compare(pins, *scan(self.site(folder), 0 if plan.repair else time.time_ns()))
 
     def _sources(self, index_url: str) -> dict[str, str]:
-        """Return where uv and pip look; a URL may hold a password, which has no place among a process's arguments."""
-        found: dict[str, str] = {}
-        if self.settings.wheelhouse:
-            found.update(UV_FIND_LINKS=self.settings.wheelhouse, PIP_FIND_LINKS=self.settings.wheelhouse)
-        if index_url == NO_INDEX:
-            found.update(PIP_NO_INDEX="1")
-        elif index_url:
-            found.update(UV_DEFAULT_INDEX=index_url, PIP_INDEX_URL=index_url)
-        return found
+        return places(index_url, self.settings.wheelhouse)
 
     def _compile(self, folder: Path) -> list[subprocess.Popen[str]]:
         """Start compiling an environment's modules, since its users may not write beside them; tests are left out.
@@ -878,9 +871,7 @@ class Environments:
     def _run(self, words: Sequence[str], environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         """Run a command away from everything that a user or the system may have configured."""
         whole = {
-            "PATH": os.defpath,
-            "HOME": os.environ.get("HOME", "/root"),
-            "LC_ALL": "C.UTF-8",
+            **surroundings(),
             "NO_COLOR": "1",
             "UV_CACHE_DIR": str(self.base / CACHE),
             "UV_LINK_MODE": "hardlink",
@@ -889,20 +880,8 @@ class Environments:
             "UV_PYTHON_DOWNLOADS": "never",
             "UV_HTTP_TIMEOUT": "60",
             "UV_HTTP_RETRIES": "3",
-            "PIP_CONFIG_FILE": os.devnull,
-            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-            "PIP_NO_INPUT": "1",
-            "PIP_DEFAULT_TIMEOUT": "60",
-            "PIP_RETRIES": "3",
+            **(environment or {}),
         }
-        for name in PASSED_ON:
-            for spelling in (name, name.lower()):
-                if spelling in os.environ:
-                    whole[spelling] = os.environ[spelling]
-        bundle = os.environ.get("SSL_CERT_FILE") or next((path for path in BUNDLES if os.path.exists(path)), "")
-        if bundle:
-            whole.update(SSL_CERT_FILE=bundle, PIP_CERT=bundle)
-        whole.update(environment or {})
         return subprocess.run(
             list(words), env=whole, cwd="/", umask=0o022, text=True, errors="replace", check=False,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

@@ -73,7 +73,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.trainyard.core.plugins.module_utils import _kernels as kernels
 
 # Of an environment of its own, and of a frozen one.
-PLACES_OF_PACKAGES = ("lib/python3*/site-packages", "root/usr/lib/python3/dist-packages")
+PLACES_OF_PACKAGES = ("lib/python3*/site-packages", "root/usr/lib/python3/dist-packages", "root/usr/local/lib/python*/dist-packages")
 
 
 def present_kernels(folder: str) -> dict[str, str]:

@@ -28,7 +28,19 @@ CATALOGUE: dict[str, Any] = {
     },
     "jupyterlab": {"title": "JupyterLab", "kind": "service", "variants": {"cpu": {"device": "cpu", "pythons": ["3.11"]}}},
 }
-FROZEN = {"title": "Caffe", "kind": "framework", "proof": "caffe", "variants": {"cpu": {"device": "cpu", "frozen": {"suite": "bullseye"}}}}
+FROZEN: dict[str, Any] = {
+    "title": "Caffe",
+    "kind": "framework",
+    "proof": "caffe",
+    "variants": {"cpu": {"device": "cpu", "pythons": ["3.9"], "frozen": {"suite": "bullseye"}}},
+}
+OLD = {
+    "device": "cpu",
+    "pythons": ["2.7"],
+    "proof": "jax_1",
+    "requirements": ["jax"],
+    "frozen": {"suite": "bullseye", "python": "python2.7"},
+}
 FACTS = {"python": {"version": {"major": 3, "minor": 11}}, "architecture": "x86_64", "os_family": "Debian"}
 
 
@@ -195,9 +207,9 @@ def test_a_frozen_environment_brings_its_own_python() -> None:
         ["caffe", {"name": "old", "environment": "caffe", "state": "absent"}], python="3.13", catalogue={**CATALOGUE, "caffe": FROZEN}
     )
     assert problems == []
-    assert [(entry["name"], entry["state"], entry["frozen"]) for entry in entries] == [
+    assert [(entry["name"], entry["state"], entry.get("frozen")) for entry in entries] == [
         ("caffe", "present", {"suite": "bullseye"}),
-        ("old", "absent", {"suite": "bullseye"}),
+        ("old", "absent", None),
     ]
     assert environments.available(["caffe", "jax"], {**CATALOGUE, "caffe": FROZEN}, environments.Node.of(FACTS, "3.12"), "cpu") == ["caffe"]
 
@@ -252,3 +264,24 @@ def test_the_modules_get_each_its_own(tmp_path: Path) -> None:
     assert found["frozen"] == [{"name": "caffe", "state": "present", "about": about, "suite": "bullseye"}]
     assert found["services"] == []
     assert [kernel["path"] for kernel in found["kernels"]] == ["/envs/jax", "/envs/caffe"]
+
+
+def test_a_frozen_environment_has_the_lock_of_its_own_python(tmp_path: Path) -> None:
+    catalogue = {"jax": {**CATALOGUE["jax"], "variants": {**CATALOGUE["jax"]["variants"], "cpu-1": OLD}}}
+    wishes = {"environments": [{"name": "jax", "variant": "cpu-1"}], "variant": "cpu", "path": "/envs"}
+    none = filters.environments(wishes, catalogue=catalogue, facts=FACTS, indexes={}, locks=str(tmp_path))
+    assert none["problems"] == [
+        "framework_env_environments: jax has no lock for Python 2.7 on x86_64. Make it with tools/lock_envs.py, "
+        "or take jax out for this node."
+    ]
+    (tmp_path / "jax-cpu-1-cp27-x86_64.txt").write_text("jax==0.1")
+    found = filters.environments(wishes, catalogue=catalogue, facts=FACTS, indexes={}, locks=str(tmp_path))
+    (frozen,) = found["frozen"]
+    assert (frozen["requirements"], frozen["python"], found["environments"]) == ("jax==0.1", "python2.7", [])
+    assert found["provable"][0]["proof"] == "jax_1"
+
+
+def test_what_is_to_go_is_shown_to_each_module_that_may_have_made_it(tmp_path: Path) -> None:
+    wishes = {"environments": [{"name": "old", "state": "absent"}], "variant": "cpu", "path": "/envs"}
+    found = filters.environments(wishes, catalogue=CATALOGUE, facts=FACTS, indexes={}, locks=str(tmp_path))
+    assert found["frozen"] == found["environments"] == [{"name": "old", "state": "absent"}]

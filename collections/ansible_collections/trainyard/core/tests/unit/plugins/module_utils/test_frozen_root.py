@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.trainyard.core.plugins.module_utils import _frozen_root as core
+from ansible_collections.trainyard.core.plugins.module_utils._package_lock import PythonEnvError
 
 BUILDER = """#!/bin/sh
 for word; do case $word in *.new) last=$word ;; esac; done
@@ -150,11 +151,71 @@ def test_all_are_removed(places: core.Places) -> None:
     assert core.of_ours(places) == []
     assert [path.name for path in places.environments.iterdir()] == ["torch"]
     assert [path.name for path in places.commands.iterdir()] == ["other"]
+    assert core.tidy(places, dry=True)
+    assert places.store.is_dir()
+    assert core.tidy(places, dry=False)
+    assert not places.store.exists()
+    assert not core.tidy(places, dry=False), "it is gone already"
+
+
+def test_the_folder_of_the_roots_stays_while_there_is_one_but_not_for_one_that_was_only_begun(places: core.Places) -> None:
+    core.apply(wanted(), places)
+    assert not core.tidy(places, dry=False)
+    core.apply(wanted(present=False), places)
+    (places.store / ".caffe-0123456789ab.new").mkdir()
+    assert core.tidy(places, dry=False)
+    assert not places.store.exists()
+
+
+def test_a_program_that_the_recipe_has_no_more_goes(places: core.Places) -> None:
+    core.apply(wanted(), places)
+    fewer = wanted(programs=("python",), commands=())
+    program = places.environments / "caffe" / "bin" / "caffe"
+    assert core.actions(fewer, places) == [
+        f"remove {program}, which is wanted no more",
+        f"remove {places.commands / 'caffe'}, which is wanted no more",
+    ]
+    core.apply(fewer, places)
+    assert core.actions(fewer, places) == []
+    assert not os.path.lexists(program)
+    assert not os.path.lexists(places.commands / "caffe")
+
+
+LOCK = f"six==1.17.0 --hash=sha256:{'0' * 64} # 1000\n"
+
+
+def test_locked_packages_make_another_root_and_count_for_the_room(places: core.Places) -> None:
+    with_packages = wanted(requirements=LOCK)
+    assert with_packages.digest != wanted().digest
+    assert with_packages.digest == wanted(requirements=LOCK.replace("# 1000", "# 2000")).digest, "what it takes is no part of it"
+    assert with_packages.digest != wanted(requirements=LOCK.replace("1.17.0", "1.16.0")).digest
+    assert with_packages.room == 1000 + 1000 * 1.2
+
+
+def test_packages_that_cannot_be_had_leave_no_root(places: core.Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(root: Path, python: str, lock: str, sources: core.Sources) -> None:
+        raise PythonEnvError(f"{root.name} {python} {sources.index_url}")
+
+    monkeypatch.setattr(core, "install", fail)
+    old = wanted(requirements=LOCK, python="python2.7")
+    with pytest.raises(PythonEnvError, match=rf"^\.{places.root(old).name}\.new python2\.7 none$"):
+        core.apply(old, places, sources=core.Sources(index_url="none"))
+    assert [path.name for path in places.store.iterdir()] == [".lock"]
+
+
+def test_sources_are_asked_only_for_roots_that_are_yet_to_be_built(places: core.Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    nowhere = core.Sources(wheelhouse="/nowhere")
+    old = wanted(requirements=LOCK)
+    assert core.sources_problem([wanted()], places, nowhere) == ""
+    assert core.sources_problem([old], places, nowhere) == "framework_env_wheelhouse: /nowhere is no folder on this node."
+    monkeypatch.setattr(core, "install", lambda *_words: None)
+    core.apply(old, places)
+    assert core.sources_problem([old], places, nowhere) == ""
 
 
 @pytest.mark.parametrize("text", [core.ENTER, core.ACTIVATE])
 def test_the_scripts_are_ones_for_any_shell(text: str) -> None:
-    script = text.format(name="caffe", environment="/opt/trainyard/envs/caffe")
+    script = text.format(name="caffe", environment="/opt/trainyard/envs/caffe", inside=core.INSIDE, libraries=core.LIBRARIES)
     assert subprocess.run(["sh", "-n"], input=script, text=True, check=False).returncode == 0
 
 

@@ -193,6 +193,17 @@ WORDS = {
         "It came from /srv/wheels or https://index.example/simple: put the right file there, or choose another source by "
         "x_index_url (an index of your own, or a mirror) and x_wheelhouse (a folder of wheels).",
     ),
+    "hash by pip": (
+        """ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE. If you have updated the package versions, please
+    six==1.17.0 from https://index.example/six-1.17.0.tar.gz#sha256=4721 (from -r /tmp/trainyard/lock.txt (line 1)):
+        Expected sha256 0721
+        Expected     or 0f70
+             Got        4721
+""",
+        "Wrong checksum: six==1.17.0 was locked as 0721 or 0f70, but what came is 4721. It was not installed. "
+        "It came from /srv/wheels or https://index.example/simple: put the right file there, or choose another source by "
+        "x_index_url (an index of your own, or a mirror) and x_wheelhouse (a folder of wheels).",
+    ),
     "down": (
         """error: Request failed after 3 retries in 6.7s
   cause: Failed to fetch: https://alice:secret@index.example/simple/idna/
@@ -468,6 +479,8 @@ class TestOwnership:
         other = FakeUv(core.Settings(**{**envs.settings.__dict__, "owner": "y"}))
         with pytest.raises(PythonEnvError, match=r"belongs to x\. Choose another name, or another y_path\."):
             actions(other, wanted())
+        (gone,) = other.apply([core.Wanted("one", present=False)], dry=False)
+        assert (gone.changed, gone.actions) == (False, [])
         assert other.remove_all(dry=False) == []
         assert actions(other, core.Wanted("one", present=False)) == []
         assert (envs.base / "one").is_dir()
