@@ -269,7 +269,74 @@ def test_what_is_not_locked_is_said_with_the_nodes_and_what_is() -> None:
     (problem,) = said["problems"]
     assert problem.startswith("plan_environments: pytorch on v100 comes to torch==")
     assert "which is not locked, so it cannot be installed as tested." in problem
-    assert "Locked are: tensorflow-cpu, tensorflow-cu12, pytorch-cpu, pytorch-cu130" in problem
+    assert "Take it out (plan_environments: [tensorflow]), or add it" in problem
+    assert "Locked are: tensorflow-cpu, tensorflow-cu12, tensorflow-cpu-1.7.0, tensorflow-cpu-1.6.0, pytorch-cpu, pytorch-cu130" in problem
+
+
+PROFILE = {"plan_profile": "qingcloud-1.1:cpu"}
+HISTORIC = ["tensorflow", "keras", "caffe"]
+
+
+def test_of_an_old_profile_what_can_be_had_is_planned_as_locked() -> None:
+    said = filtered({"head": {**PROFILE, "plan_environments": HISTORIC, **facts("Debian", "12.11")}})
+    assert said["problems"] == []
+    assert locked(said["plan"]["nodes"]) == {
+        "head": {"tensorflow": "tensorflow-cpu-1.7.0", "keras": "keras-cpu-2.1.5", "caffe": "caffe-cpu"}
+    }
+    placed = said["plan"]["nodes"]["head"]["environments"]
+    assert [(placed[name]["python"], placed[name]["python_from"]) for name in HISTORIC] == [
+        ("2.7", "frozen"),
+        ("2.7", "frozen"),
+        ("3.9", "frozen"),
+    ]
+    assert placed["caffe"]["warnings"] == ["it has Python 3.9 instead of 2.7, which the profile allows"]
+    assert placed["tensorflow"]["warnings"] == []
+
+
+def test_the_release_of_another_variant_is_planned_on_the_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wishes = {"plan_profile": "qingcloud-1.1:cuda-8.0", "plan_device": "cpu", "plan_environments": ["tensorflow"]}
+    path = inventory(tmp_path, {"old": {"plan_os": "debian-13", "plan_gpus": ["Tesla P100"]}}, **wishes)
+    status, out, _err = plan(["-i", path, "--offline", "--json"], capsys)
+    (lock,) = json.loads(out)["nodes"]["old"]["locks"]
+    assert (status, lock["lock"]) == (0, "tensorflow-cpu-1.6.0")
+
+
+@pytest.mark.parametrize(
+    ("wishes", "says", "helps"),
+    [
+        (PROFILE, "pytorch on head comes to torch==0.3.1", "the ordinary index has PyTorch from 1.0.0 on"),
+        ({**PROFILE, "plan_environments": ["pytorch==0.4.0"]}, "pytorch on head comes to torch==0.4.0", "Take it out, or add it"),
+        ({**PROFILE, "plan_pins": {"python": "3.6"}}, "tensorflow on head comes to tensorflow==1.7.0 for Python 3.6", "Locked are: "),
+        (
+            {**PROFILE, "plan_pins": {"python": "2.7"}},
+            "caffe on head comes to caffe=1.0 for Python 2.7",
+            "(plan_environments: [tensorflow, keras])",
+        ),
+    ],
+)
+def test_what_of_an_old_profile_cannot_be_had_is_refused_with_the_reason(
+    wishes: dict[str, Any], says: str, helps: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    problems = filtered({"head": {**wishes, **facts("Debian", "12.11")}})["problems"]
+    (problem,) = [problem for problem in problems if says in problem]
+    assert helps in problem
+    status, out, _err = plan(["-i", inventory(tmp_path, {"head": {"plan_os": "debian-12"}}, **wishes), "--offline"], capsys)
+    assert status == 0, "it fits, and is pointed out"
+    assert all(problem in " ".join(out.split()) for problem in problems)
+
+
+@pytest.mark.parametrize(
+    ("variant", "says"),
+    [
+        ("cuda-9.1", "CUDA 9.1 is older than 12.3, the oldest in NVIDIA's repository for Debian 12"),
+        ("cuda-8.0", "CUDA 8.0 is older than 12.3"),
+    ],
+)
+def test_an_old_profile_for_gpus_is_refused_with_the_nearest_that_works(variant: str, says: str) -> None:
+    problems = filtered({"p100": {"plan_profile": f"qingcloud-1.1:{variant}", **facts("Debian", "12.11", "15f8")}})["problems"]
+    assert says in problems[0]
+    assert f"give up CUDA {variant[-3:]}" in problems[-1]
+    assert "let tensorflow compute on the CPU where it cannot use the GPU" in problems[-1]
 
 
 def test_a_toolkit_is_given_what_is_locked_and_none_is_said_as_such(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ from tools import catalog_schema as schema
 
 WIDTH = 150
 BARE = re.compile(r"[A-Za-z][\w.-]*", re.ASCII)
-PROFILE_KEYS = ("title", "python", "variants", *schema.ORIGIN)
+PROFILE_KEYS = ("title", "python", "python_beside", "variants", *schema.ORIGIN)
 VARIANT_KEYS = ("cuda", "cudnn", "frameworks")
 
 Comments = dict[str, list[str]]
@@ -129,7 +129,7 @@ def _keyed(row: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
 def _release(row: Mapping[str, Any]) -> dict[str, Any]:
     keys = (*schema.BUILD, *schema.BUILD_MORE)
     builds = {name: Flow(_keyed(build, keys)) for name, build in row["builds"].items()}
-    return _keyed({**row, "requires": Flow(row["requires"]), "builds": builds}, schema.RELEASE)
+    return _keyed({**row, "requires": Flow(row["requires"]), "builds": builds}, (*schema.RELEASE, *schema.RELEASE_MORE))
 
 
 def _system(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,7 +147,8 @@ def _profile(row: Mapping[str, Any]) -> dict[str, Any]:
     variants = {
         name: _keyed({**variant, "frameworks": Flow(variant["frameworks"])}, VARIANT_KEYS) for name, variant in row["variants"].items()
     }
-    return _keyed({**row, "variants": variants}, PROFILE_KEYS)
+    beside = {"python_beside": Flow(row["python_beside"])} if "python_beside" in row else {}
+    return _keyed({**row, **beside, "variants": variants}, PROFILE_KEYS)
 
 
 def _shaped(table: str, rows: Any) -> Any:

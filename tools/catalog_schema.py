@@ -132,6 +132,7 @@ FRAMEWORK: Keys = {
     "releases": Kind("a list of mappings", lambda value: isinstance(value, list) and all(map(MAPPING.test, value))),
 }
 RELEASE: Keys = {"version": VERSION, "python": SPECIFIER, "requires": SPECIFIER.by(TEXT), "builds": MAPPING.by(TEXT), **ORIGIN}
+RELEASE_MORE: Keys = {"unlocked": TEXT}
 BUILD: Keys = {
     "cuda": SPECIFIER,
     "cudnn": SPECIFIER,
@@ -143,7 +144,7 @@ BUILD: Keys = {
     "index": WORDS,
     "support": one_of("stable", "experimental"),
 }
-BUILD_MORE: Keys = {"frozen": TEXT, "follows": TEXT, **ORIGIN}
+BUILD_MORE: Keys = {"frozen": TEXT, "python": SPECIFIER, "follows": TEXT, **ORIGIN}
 SYSTEM: Keys = {
     "title": TEXT,
     "distribution": TEXT,
@@ -172,7 +173,7 @@ BY_BRANCH = ("branches", "modules", "kernels")
 VENDOR_PACKAGES: Keys = {"code": TEXT, "oldest_branch": INTEGER}
 VENDOR_PACKAGES_MORE: Keys = {"oldest_toolkit": LINE}
 PROFILE: Keys = {"title": TEXT, "variants": MAPPING.by(TEXT)}
-PROFILE_MORE: Keys = {"python": LINE.many(), **ORIGIN}
+PROFILE_MORE: Keys = {"python": LINE.many(), "python_beside": LINE.by(TEXT), **ORIGIN}
 VARIANT: Keys = {"frameworks": VERSION.by(TEXT)}
 VARIANT_MORE: Keys = {"cuda": CUDA_PART, "cudnn": WORDS}
 
@@ -234,7 +235,7 @@ def shape_problems(data: Data) -> Iterator[tuple[str, str, str]]:
         found = list(keys_of(framework, FRAMEWORK))
         for release in [] if found else framework["releases"]:
             here = f"{name} {release.get('version')}"
-            wrong = list(keys_of(release, RELEASE))
+            wrong = list(keys_of(release, RELEASE, RELEASE_MORE))
             for problem in wrong:
                 yield "catalog_framework_releases", here, problem
             for key, build in {} if wrong else release["builds"].items():

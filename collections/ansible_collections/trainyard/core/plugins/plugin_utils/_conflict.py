@@ -128,6 +128,7 @@ def relaxed(wishes: Wishes, given_up: Iterable[Key]) -> Wishes:
         "" if ("modules",) in keys else wishes.modules,
         SOURCES if keys & {("sources",), ("runfile",)} else wishes.sources,
         wishes.use_gpus and ("gpus",) not in keys,
+        wishes.pythons,
     )
 
 

@@ -194,7 +194,7 @@ class Build:
     """One way in which a release of a framework is built.
 
     ``bundled``: its wheels bring CUDA, else the node's toolkit is used. ``frozen``: the older system that has it and that it runs in, ''
-    where it runs in the node's.
+    where it runs in the node's. ``python``: those of its release's Pythons that it is for, '' for all.
     """
 
     name: str
@@ -209,6 +209,7 @@ class Build:
     experimental: bool
     follows: str
     frozen: str
+    python: str
     fact: Fact
 
     @property
@@ -217,9 +218,9 @@ class Build:
         return "" if self.follows else "gpu" if self.cuda else "cpu"
 
     @property
-    def by_conda(self) -> bool:
-        """Return whether it comes from a channel of conda's rather than from an index of wheels; its Python then does, too."""
-        return self.index.startswith(CHANNELS)
+    def origin(self) -> str:
+        """Return where it is from: wheels, frozen (an older system), or conda, from a channel, its Python, too."""
+        return "frozen" if self.frozen else "conda" if self.index.startswith(CHANNELS) else "wheels"
 
     def code_for(self, gpu: Capability) -> str:
         """Return how it has code for a GPU: "sass" (ready), "ptx" (compiled at first use), "" (not at all).
@@ -234,7 +235,7 @@ class Build:
 
 @dataclass(frozen=True)
 class Release:
-    """A release of a framework: the Pythons it runs on, what else it needs, and its builds."""
+    """A release of a framework: the Pythons it runs on, what else it needs, its builds, and why none of them is locked ("" not said)."""
 
     framework: str
     version: str
@@ -242,6 +243,7 @@ class Release:
     requires: tuple[tuple[str, str], ...]
     builds: tuple[Build, ...]
     fact: Fact
+    unlocked: str = ""
 
 
 @dataclass(frozen=True)
@@ -513,11 +515,13 @@ def _framework(name: str, row: Mapping[str, Any]) -> Framework:
                 data.get("support", "stable") == "experimental",
                 data.get("follows", ""),
                 data.get("frozen", ""),
+                data.get("python", ""),
                 Fact.of(data) if data.get("source") else fact,
             )
             for key, data in release["builds"].items()
         )
-        releases.append(Release(name, release["version"], release["python"], tuple((release.get("requires") or {}).items()), builds, fact))
+        requires = tuple((release.get("requires") or {}).items())
+        releases.append(Release(name, release["version"], release["python"], requires, builds, fact, release.get("unlocked", "")))
     return Framework(name, row["title"], row.get("default_device", "gpu"), tuple(releases))
 
 

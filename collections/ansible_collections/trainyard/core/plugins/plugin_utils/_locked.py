@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.trainyard.core.plugins.plugin_utils._gpu_catalog import Build, Catalog, Framework, Release
+from ansible_collections.trainyard.core.plugins.plugin_utils._gpu_catalog import Build, Catalog, Framework
 from ansible_collections.trainyard.core.plugins.plugin_utils._plan import Placed
 
 LIBRARY = re.compile(r"(cudnn|nccl)-(.+)-cu(\d+)-x86_64")
@@ -20,8 +20,9 @@ CUDNN = re.compile(r"^nvidia-cudnn-cu\d+==(\d+\.\d+\.\d+)", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Lock:
-    """One variant of one of the catalogue's environments. ``cudnn``: the version in it, "" for none. ``by_conda``: whether all of it,
-    its Python too, comes by conda.
+    """One variant of one of the catalogue's environments.
+
+    ``cudnn``: the version in it, "" for none. ``origin``: where all of it is from: wheels, frozen (an older system), or conda.
     """
 
     environment: str
@@ -29,12 +30,16 @@ class Lock:
     requirements: frozenset[str]
     pythons: tuple[str, ...]
     cudnn: str
-    by_conda: bool = False
+    origin: str = "wheels"
 
     @property
     def name(self) -> str:
         """Return what its files are named after."""
         return f"{self.environment}-{self.variant}"
+
+    def has(self, build: Build) -> bool:
+        """Return whether a build of a framework is in it."""
+        return build.requirement in self.requirements and (bool(build.follows) or build.origin == self.origin)
 
 
 def locks_of(environments: Mapping[str, Any], folder: str) -> tuple[Lock, ...]:
@@ -48,10 +53,11 @@ def locks_of(environments: Mapping[str, Any], folder: str) -> tuple[Lock, ...]:
     for name, data in environments.items():
         for variant, row in data["variants"].items() if data["kind"] == "framework" else ():
             if "frozen" in row:
-                found.append(Lock(name, variant, frozenset(row["frozen"]["packages"]), tuple(row["pythons"]), ""))
+                requirements = frozenset([*row["frozen"]["packages"], *row.get("requirements", [])])
+                found.append(Lock(name, variant, requirements, tuple(row["pythons"]), "", "frozen"))
                 continue
             if "conda" in row:
-                found.append(Lock(name, variant, frozenset(row["conda"]["packages"]), tuple(row["pythons"]), "", by_conda=True))
+                found.append(Lock(name, variant, frozenset(row["conda"]["packages"]), tuple(row["pythons"]), "", "conda"))
                 continue
             files = sorted(Path(folder).glob(f"{name}-{variant}-cp*.txt"))
             cudnn = CUDNN.search(files[0].read_text()) if files else None
@@ -83,11 +89,11 @@ def restricted(catalog: Catalog, locks: Sequence[Lock], frameworks: Iterable[str
 
 def lock_for(locks: Iterable[Lock], placed: Placed) -> Lock | None:
     """Return the lock that brings an environment, the one with the least beside it; None where none does."""
-    wanted = set(placed.wheels.requirements)
+    builds = [choice.build for choice in placed.wheels.choices]
     fitting = [
         lock
         for lock in locks
-        if wanted <= lock.requirements and placed.python in lock.pythons and lock.by_conda == (placed.python_from == "conda")
+        if all(map(lock.has, builds)) and placed.python in lock.pythons and (lock.origin == "conda") == (placed.python_from == "conda")
     ]
     return min(fitting, key=lambda lock: len(lock.requirements), default=None)
 
@@ -95,12 +101,12 @@ def lock_for(locks: Iterable[Lock], placed: Placed) -> Lock | None:
 def _locked(framework: Framework, locks: Sequence[Lock], pythons: Sequence[str] = ()) -> Framework:
     releases = []
     for release in framework.releases:
-        builds = [(build, [lock for lock in locks if build.requirement in lock.requirements]) for build in release.builds]
+        builds = [(build, [lock for lock in locks if lock.has(build)]) for build in release.builds]
         kept = tuple(_as_locked(build, having) for build, having in builds if having)
         if kept:
             allowed = {python for _build, having in builds for lock in having for python in lock.pythons}
             others = "".join(f",!={python}.*" for python in pythons if python not in allowed)
-            releases.append(Release(release.framework, release.version, release.python + others, release.requires, kept, release.fact))
+            releases.append(replace(release, python=release.python + others, builds=kept))
     return replace(framework, releases=tuple(releases))
 
 

@@ -16,6 +16,7 @@ from ansible_collections.trainyard.core.plugins.plugin_utils._gpu_catalog import
     Release,
     System,
     Toolkit,
+    fits,
     version,
 )
 
@@ -64,7 +65,8 @@ class Wishes:
 
     ``pins``: a version or range by name: cuda, cudnn, driver, python, or a framework. ``policy``: when an installed driver is changed:
     if_needed, newest, never. ``modules``: open, proprietary, or "" for what fits. ``sources``: where drivers may come from, () packages.
-    ``use_gpus``: every node with GPUs gets a driver, also where no environment needs one.
+    ``use_gpus``: every node with GPUs gets a driver, also where no environment needs one. ``pythons``: by framework one that its
+    environment may have beside the pinned one.
     """
 
     environments: tuple[Environment, ...] = ()
@@ -73,6 +75,7 @@ class Wishes:
     modules: str = ""
     sources: tuple[str, ...] = ()
     use_gpus: bool = True
+    pythons: tuple[tuple[str, str], ...] = ()
 
     @property
     def allowed_sources(self) -> tuple[str, ...]:
@@ -82,6 +85,10 @@ class Wishes:
     def pin(self, name: str) -> str:
         """Return the pin of something, "" where there is none."""
         return dict(self.pins).get(name, "")
+
+    def has_python(self, python: str, environment: Environment) -> bool:
+        """Return whether an environment may have a Python."""
+        return fits(python, self.pin("python")) or any((name, python) in self.pythons for name in environment.frameworks)
 
 
 @dataclass(frozen=True)
@@ -162,6 +169,10 @@ class WheelSet:
     def requirements(self) -> tuple[str, ...]:
         """Return what to install."""
         return tuple(choice.build.requirement for choice in self.choices)
+
+    def runs_on(self, python: str) -> bool:
+        """Return whether all of it runs on a Python."""
+        return all(fits(python, choice.release.python) and fits(python, choice.build.python) for choice in self.choices)
 
     @property
     def bundled(self) -> bool:

@@ -65,17 +65,24 @@ def conflict_sentences(explanation: Explanation) -> list[str]:
 
 
 def unlocked_sentences(plan: Mapping[str, Any], locks: Iterable[Lock]) -> list[str]:
-    """Return a sentence for each environment of a plan (as `plan_data` gives it) that no lock brings."""
+    """Return a sentence for each environment of a plan (as `plan_data` gives it) that no lock brings, and what of the plan can be had."""
     where: dict[tuple[str, str], list[str]] = {}
+    to_be_had: dict[str, None] = {}
     for node, data in plan["nodes"].items():
+        locked = {lock["name"] for lock in data["locks"]}
         for name, placed in data["environments"].items():
-            if name not in {lock["name"] for lock in data["locks"]}:
-                what = f"{', '.join(placed['requirements'])} for Python {placed['python']}"
-                where.setdefault((name, what), []).append(node)
+            if name in locked:
+                to_be_had[name] = None
+                continue
+            what = f"{', '.join(placed['requirements'])} for Python {placed['python']}"
+            why = f": {placed['unlocked']}" if placed["unlocked"] else ""
+            where.setdefault((name, f"{what}, which is not locked, so it cannot be installed as tested{why}"), []).append(node)
     known = ", ".join(lock.name for lock in locks)
+    rest = [name for name in to_be_had if name not in {name for name, _what in where}]
+    take_out = f"Take it out (plan_environments: [{', '.join(rest)}])" if rest else "Take it out"
     return [
-        f"plan_environments: {name} on {_some(tuple(nodes))} comes to {what}, which is not locked, so it cannot be installed as tested. "
-        f"Take it out, or add it to the catalogue's environments and run tools/lock_envs.py. Locked are: {known}."
+        f"plan_environments: {name} on {_some(tuple(nodes))} comes to {what}. {take_out}, or add it to the catalogue's environments "
+        f"and run tools/lock_envs.py. Locked are: {known}."
         for (name, what), nodes in where.items()
     ]
 
@@ -144,6 +151,7 @@ def _placed(catalog: Catalog, placed: Placed) -> dict[str, Any]:
         "builds": {choice.release.framework: choice.build.name for choice in wheels.choices},
         "requirements": list(wheels.requirements),
         "indexes": indexes,
+        "unlocked": next((choice.release.unlocked for choice in wheels.choices if choice.release.unlocked), ""),
         "frozen": next((choice.build.frozen for choice in wheels.choices if choice.build.frozen), ""),
         "python": placed.python,
         "python_from": placed.python_from,

@@ -298,9 +298,9 @@ class _Fleet:
 
     def _placed(self, name: str, wheels: WheelSet, node: Node, split: Sequence[str]) -> Placed:
         environment = next(environment for environment in self.search.wishes.environments if environment.name == name)
-        python = next(text for text in self.search.pythons(node) if all(fits(text, choice.release.python) for choice in wheels.choices))
-        frozen = " and ".join(choice.build.frozen for choice in wheels.choices if choice.build.frozen)
-        by_conda = any(choice.build.by_conda for choice in wheels.choices)
+        python = next(text for text in self.search.pythons(node, environment) if wheels.runs_on(text))
+        frozen = next((choice.build.frozen for choice in wheels.choices if choice.build.frozen), "")
+        by_conda = any(choice.build.origin == "conda" for choice in wheels.choices)
         python_from = "frozen" if frozen else "system" if python == node.system.python and not by_conda else "conda"
         warnings, reasons = [], []
         for choice in wheels.choices:
@@ -318,6 +318,8 @@ class _Fleet:
             reasons.append(
                 Reason(f"CUDA {wheels.cuda}, cuDNN {wheels.cudnn}" + (", both in the wheels" if wheels.bundled else ", the node's own"))
             )
+        if not fits(python, self.search.wishes.pin("python")):
+            warnings.append(f"it has Python {python} instead of {self.search.wishes.pin('python')}, which the profile allows")
         if frozen:
             reasons.append(Reason(f"Python {python} of {frozen}, which it runs in, frozen"))
         elif by_conda:

@@ -204,10 +204,10 @@ class Search:
         wanted = {self.catalog.frameworks[name].default_device for name in environment.frameworks}
         return ("gpu",) if node.gpus and "gpu" in wanted else ("cpu",)
 
-    def pythons(self, node: Node) -> tuple[str, ...]:
-        """Return the Pythons that a node may use: its own first, then those that conda brings, newest first."""
-        pin = self.wishes.pin("python")
-        return tuple(text for text in dict.fromkeys((node.system.python, *self.catalog.pythons)) if fits(text, pin))
+    def pythons(self, node: Node, environment: Environment) -> tuple[str, ...]:
+        """Return the Pythons that an environment may have on a node: the node's own first, then others, newest first."""
+        every = dict.fromkeys((node.system.python, *self.catalog.pythons))
+        return tuple(python for python in every if self.wishes.has_python(python, environment))
 
     def wheels(
         self, environment: Environment, nodes: Sequence[Node], device: str, versions: tuple[tuple[str, str], ...] = ()
@@ -244,7 +244,7 @@ class Search:
                 drivers[node.name] = max(candidates, key=lambda driver: driver.age)
                 preferred.append(candidates[0].branch.branch)
             made_for = min(preferred)
-        own = [self.pythons(node) for node in nodes]
+        own = [self.pythons(node, environment) for node in nodes]
         every = tuple(dict.fromkeys(python for some in own for python in some))
         if not every:
             why_not.append(Reason(f"no Python {self.wishes.pin('python')} is to be had; there are {', '.join(self.catalog.pythons)}"))
@@ -266,17 +266,16 @@ class Search:
                 release, more = choice.release, (*chosen, choice)
                 if not fits(release.version, needs) or release.version != wanted.get(name, release.version):
                     continue
-                left = tuple(python for python in pythons if fits(python, release.python))
+                left = tuple(python for python in pythons if fits(python, release.python) and fits(python, choice.build.python))
                 frozen = [one for one in more if one.build.frozen]
+                systems = {one.build.frozen for one in more if not one.build.follows}
                 if not all(any(python in left for python in some) for some in own):
-                    words = f"runs on Python {release.python}"
+                    words = f"runs on Python {choice.build.python or release.python}"
                     words += f", not on {self.wishes.pin('python')}" if self.wishes.pin("python") else ""
                     why_not.append(Reason(words, release.fact, self._name(name), release.version))
-                elif len(more) > 1 and frozen:
-                    build, row = frozen[0].build, frozen[0].release
-                    why_not.append(
-                        Reason(f"runs in {build.frozen}, frozen, with nothing else", row.fact, self._name(row.framework), row.version)
-                    )
+                elif len(systems) > 1:
+                    row, words = frozen[0].release, f"runs in {frozen[0].build.frozen}, frozen, and nothing beside it runs elsewhere"
+                    why_not.append(Reason(words, row.fact, self._name(row.framework), row.version))
                 elif gpus and not self._cuda_lines(more, gpus):
                     why_not.append(self._cuda_clash(more, gpus))
                 else:

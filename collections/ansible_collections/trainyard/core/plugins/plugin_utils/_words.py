@@ -11,7 +11,7 @@ from typing import Any
 
 from ansible_collections.trainyard.core.plugins.plugin_utils._conflict import Explanation, explain
 from ansible_collections.trainyard.core.plugins.plugin_utils._gpu_catalog import Catalog, UnknownWordError, fits, specifier, version
-from ansible_collections.trainyard.core.plugins.plugin_utils._locked import Lock, locked_frameworks, restricted
+from ansible_collections.trainyard.core.plugins.plugin_utils._locked import Lock, lock_for, locked_frameworks, restricted
 from ansible_collections.trainyard.core.plugins.plugin_utils._plan import DEVICES, POLICIES, SOURCES, Environment, Node, Plan, Wishes
 from ansible_collections.trainyard.core.plugins.plugin_utils._resolver import solve
 
@@ -42,12 +42,17 @@ def answer(catalog: Catalog, nodes: Sequence[Node], words: Mapping[str, Any], to
     Raises:
         ValueError: a word means nothing; the text names the nearest known ones.
     """
-    alternatives = wishes_of(catalog, nodes, words)
+    alternatives, best, fewest = wishes_of(catalog, nodes, words), None, 0
     for wishes in alternatives:
         plan = solve(catalog, nodes, wishes, today)
         if isinstance(plan, Plan):
-            return Answer(wishes, _as_locked(catalog, nodes, wishes, today, locks) or plan, None)
-    return Answer(alternatives[0], None, explain(catalog, nodes, alternatives[0], today))
+            plan = _as_locked(catalog, nodes, wishes, today, locks) or plan
+            lacking = sum(not lock_for(locks, placed) for node in plan.nodes for placed in node.environments) if locks else 0
+            if best is None or lacking < fewest:
+                best, fewest = Answer(wishes, plan, None), lacking
+            if not lacking:
+                break
+    return best or Answer(alternatives[0], None, explain(catalog, nodes, alternatives[0], today))
 
 
 def _as_locked(catalog: Catalog, nodes: Sequence[Node], wishes: Wishes, today: str, locks: Sequence[Lock]) -> Plan | None:
@@ -119,11 +124,12 @@ def wishes_of(catalog: Catalog, nodes: Sequence[Node], words: Mapping[str, Any])
         "use_gpus": device != "cpu",
     }
     made = []
-    for more, more_pins in _profile(catalog, nodes, str(words.get("profile") or ""), device, environments):
+    for more, more_pins, pythons in _profile(catalog, nodes, str(words.get("profile") or ""), device, environments):
         every = {**more_pins, **pins}
         for name, wanted in every.items():
             _check_pin(catalog, name, wanted)
-        made.append(Wishes(tuple(more), tuple(every.items()), **common))  # type: ignore[arg-type]
+        own = () if "python" in pins else tuple(pythons.items())
+        made.append(Wishes(tuple(more), tuple(every.items()), pythons=own, **common))  # type: ignore[arg-type]
     return tuple(made)
 
 
@@ -150,10 +156,10 @@ def _environment(catalog: Catalog, entry: Any, device: str, names: frozenset[str
 
 def _profile(
     catalog: Catalog, nodes: Sequence[Node], word: str, device: str, environments: list[Environment]
-) -> list[tuple[list[Environment], dict[str, str]]]:
-    """Return environments and pins for each variant and Python of a profile that suits the nodes: for GPUs, or for the CPU."""
+) -> list[tuple[list[Environment], dict[str, str], dict[str, str]]]:
+    """Return environments, pins and Pythons beside them for each variant and Python of a profile that suits the nodes, the best first."""
     if not word:
-        return [(environments, {})]
+        return [(environments, {}, {})]
     name, _colon, chosen = word.partition(":")
     if name not in catalog.profiles:
         raise UnknownWordError("profile", name, catalog.profiles)
@@ -164,7 +170,7 @@ def _profile(
     on_gpu = device != "cpu" and any(node.gpus for node in nodes)
     fitting = [key for key in variants if bool(variants[key].get("cuda")) == on_gpu]  # a GPU is never passed over in silence
     order = [chosen] if chosen else fitting or list(variants)
-    made = []
+    made: list[tuple[list[Environment], dict[str, str], dict[str, str]]] = []
     for key in order:
         variant = variants[key]
         frameworks = variant.get("frameworks") or {}
@@ -172,8 +178,9 @@ def _profile(
         pins = {catalog.framework(framework): str(number) for framework, number in frameworks.items()}
         pins.update({pin: str(variant[pin]) for pin in ("cuda", "cudnn") if variant.get(pin)})
         wanted = environments or [Environment(framework, (catalog.framework(framework),), device or own) for framework in frameworks]
-        made += [(wanted, {**pins, "python": python}) for python in profile.get("python") or ()] or [(wanted, pins)]
-    return made
+        made += [(wanted, {**pins, "python": python}, {}) for python in profile.get("python") or ()] or [(wanted, pins, {})]
+    beside = {catalog.framework(framework): str(python) for framework, python in (profile.get("python_beside") or {}).items()}
+    return made + [(wanted, pins, beside) for wanted, pins, _none in made if beside]
 
 
 def _pin_name(catalog: Catalog, word: str) -> str:

@@ -113,7 +113,7 @@ def check(node: NodePlan, wishes: Wishes) -> None:
                 assert ready or any(have <= gpu.capability for have in choice.build.ptx)
         assert fits(placed.python, wishes.pin("python"))
         if placed.python_from != "frozen":
-            by_conda = any(choice.build.by_conda for choice in wheels.choices)
+            by_conda = any(choice.build.origin == "conda" for choice in wheels.choices)
             assert (placed.python_from == "conda") == (by_conda or placed.python != node.node.system.python)
         if wheels.device == "gpu":
             assert driver
