@@ -26,7 +26,7 @@ RELEASES = ("bookworm", "trixie")
 
 SLOW_SCENARIOS = ("cuda_distribution", "nvidia_driver")
 """Scenarios that fetch or compile too much for the usual run."""
-SLOW_NODES = ("frozen_environments", "node_reboot")
+SLOW_NODES = ("frozen_environments", "historic_profile", "node_reboot")
 """Tests of nodes that take too long for it: an old distribution is built, a cluster is rebooted again and again."""
 BOOKWORM_ALONE = ("nvidia_driver_repository",)
 """Scenarios that would find out nothing more on another release."""

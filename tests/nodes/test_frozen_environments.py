@@ -6,49 +6,18 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml
 
-from tests.support import Play, ansible_playbook, inventory_of
+from tests.nodes import frozen_support as support
+from tests.nodes.frozen_support import as_user
+from tests.support import Play
 from trainyard.containers import Lab
-from trainyard.paths import REPOSITORY
 
 pytestmark = pytest.mark.nodes
 
-VARIABLES = {
-    "plan_environments": ["caffe"],
-    "framework_env_compile": False,  # for speed
-    "base_users": [
-        {"name": name, "keys": ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJrvGRH1a3gwGQ+tT1L2yusnNqXqvFQuduzeYBZqU5TE laptop"]}
-        for name in ("alice", "bob")
-    ],
-    "base_ca_certificates": "{{ query('ansible.builtin.fileglob', '/usr/local/share/ca-certificates/*.crt') }}",
-    "jupyter_password": "canary-and-long-enough-1",
-    "tensorboard_password": "canary-and-long-enough-1",
-}
-CELL = """
-import sys
-from jupyter_client.manager import start_new_kernel
-manager, client = start_new_kernel(kernel_name="caffe")
-said = []
-client.execute_interactive("import caffe, os, sys; print(caffe.__version__, sys.version_info[:2], os.getcwd())",
-    timeout=60, output_hook=lambda message: said.append(message["content"].get("text", "")))
-client.stop_channels(); manager.shutdown_kernel(now=True)
-print("".join(said))
-"""
-
 
 def run(node: Lab, folder: Path, playbook: str, *words: str) -> Play:
-    """Run a playbook on the node, which is one for notebooks too."""
-    inventory = inventory_of(node, folder, VARIABLES)
-    data = yaml.safe_load(inventory.read_text())
-    data["all"]["children"] = {"notebooks": {"hosts": {"head": None}}}
-    inventory.write_text(yaml.safe_dump(data))
-    return ansible_playbook(REPOSITORY / playbook, inventory, words, timeout=1200)
-
-
-def as_user(node: Lab, user: str, script: str, *, check: bool = True) -> str:
-    """Run a script in a login shell of a user."""
-    return node.execute("head", ["su", "-", user, "-c", script], check=check)
+    """Run a playbook on the node, which is to have Caffe."""
+    return support.run(node, folder, playbook, {"plan_environments": ["caffe"]}, *words)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +29,7 @@ def made(node: Lab, tmp_path_factory: pytest.TempPathFactory) -> Play:
 
 
 def test_it_is_proven_to_train(made: Play) -> None:
-    (proof,) = made.results["verification : Train in each environment", "head"]["proofs"]
+    (proof,) = made.results[support.PROOFS, "head"]["proofs"]
     assert proof["framework"] == "Caffe"
     assert proof["version"] == "1.0.0"
     assert proof["device"] == "cpu"
@@ -94,9 +63,8 @@ def test_it_is_activated_by_name_and_left_again(made: Play, node: Lab) -> None:
 
 
 def test_a_cell_runs_in_its_kernel(made: Play, node: Lab) -> None:
-    node.execute("head", ["sh", "-c", f"cat >/srv/cell.py <<'END'\n{CELL}END\nchmod 644 /srv/cell.py"])
-    said = as_user(node, "alice", "/opt/trainyard/envs/jupyterlab/bin/python /srv/cell.py")
-    assert said.strip() == "1.0.0 (3, 9) /home/alice"
+    code = "import caffe, os, sys; print(caffe.__version__, sys.version_info[:2], os.getcwd())"
+    assert support.cell(node, "alice", "caffe", code) == "1.0.0 (3, 9) /home/alice"
 
 
 def test_two_users_train_at_once(made: Play, node: Lab) -> None:
@@ -117,8 +85,7 @@ def test_a_program_that_fails_says_so(made: Play, node: Lab) -> None:
 def test_what_was_damaged_is_put_right(made: Play, node: Lab, tmp_path: Path) -> None:
     node.execute("head", ["sh", "-ec", "rm /usr/local/bin/caffe; echo broken >/opt/trainyard/envs/caffe/bin/enter"])
     done = run(node, tmp_path, "playbooks/frameworks.yml")
-    task = done.results["framework_env : Have the frozen environments", "head"]
-    (environment,) = task["environments"]
+    (environment,) = done.results[support.FROZEN, "head"]["environments"]
     assert environment["actions"] == ["write /opt/trainyard/envs/caffe/bin/enter", "write /usr/local/bin/caffe"]
     assert "caffe version 1.0.0" in as_user(node, "bob", "caffe --version")
 
@@ -126,7 +93,5 @@ def test_what_was_damaged_is_put_right(made: Play, node: Lab, tmp_path: Path) ->
 def test_it_is_undone(made: Play, node: Lab, tmp_path: Path) -> None:
     done = run(node, tmp_path, "playbooks/frameworks.yml", "-e", "trainyard_state=absent")
     assert done.status == 0, done.failures()
-    look = "ls -A /opt/trainyard/frozen /opt/trainyard/envs /usr/local/bin/caffe 2>&1; dpkg -l bubblewrap mmdebstrap"
-    left = node.execute("head", ["sh", "-c", look], check=False)
-    assert "caffe-" not in left
-    assert "ii  bubblewrap" not in left
+    look = "ls -d /opt/trainyard/frozen /opt/trainyard/envs/* /usr/local/bin/caffe 2>/dev/null; dpkg -l bubblewrap mmdebstrap | grep ^ii"
+    assert node.execute("head", ["sh", "-c", look], check=False) == ""
