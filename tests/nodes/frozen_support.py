@@ -29,9 +29,9 @@ import sys
 from jupyter_client.manager import start_new_kernel
 manager, client = start_new_kernel(kernel_name=sys.argv[1])
 said = []
-client.execute_interactive(sys.argv[2], timeout=120, output_hook=lambda message: said.append(message["content"].get("text", "")))
+client.execute_interactive(sys.argv[2], timeout=120, output_hook=lambda message: said.append(message["content"]))
 client.stop_channels(); manager.shutdown_kernel(now=True)
-print("".join(said))
+print("".join(one["text"] for one in said if one.get("name") == "stdout"))
 """
 
 
