@@ -49,7 +49,10 @@ BY_CONDA = [
 def test_what_comes_by_conda_is_the_build_that_its_variant_is_named_after(name: str, key: str) -> None:
     variant = ENVIRONMENTS[name]["variants"][key]
     release, build = next(
-        (release, build) for release in ROWS.frameworks[name].releases for build in release.builds if build.name == key and build.origin == "conda"
+        (release, build)
+        for release in ROWS.frameworks[name].releases
+        for build in release.builds
+        if build.name == key and build.origin == "conda"
     )
     assert build.requirement in variant["conda"]["packages"]
     assert build.device == variant["device"]

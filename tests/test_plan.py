@@ -306,11 +306,10 @@ def test_the_release_of_another_variant_is_planned_on_the_cpu(tmp_path: Path, ca
     [
         (PROFILE, "pytorch on head comes to torch==0.3.1", "the ordinary index has PyTorch from 1.0.0 on"),
         ({**PROFILE, "plan_environments": ["pytorch==0.4.0"]}, "pytorch on head comes to torch==0.4.0", "Take it out, or add it"),
-        ({**PROFILE, "plan_pins": {"python": "3.6"}}, "tensorflow on head comes to tensorflow==1.7.0 for Python 3.6", "Locked are: "),
         (
-            {**PROFILE, "plan_pins": {"python": "2.7"}},
-            "caffe on head comes to caffe=1.0 for Python 2.7",
-            "(plan_environments: [tensorflow, keras])",
+            {**PROFILE, "plan_pins": {"python": "3.6"}, "plan_environments": ["tensorflow", "caffe==1.0"]},
+            "tensorflow on head comes to tensorflow==1.7.0 for Python 3.6",
+            "(plan_environments: [caffe])",
         ),
     ],
 )

@@ -93,5 +93,7 @@ def test_what_was_damaged_is_put_right(made: Play, node: Lab, tmp_path: Path) ->
 def test_it_is_undone(made: Play, node: Lab, tmp_path: Path) -> None:
     done = run(node, tmp_path, "playbooks/frameworks.yml", "-e", "trainyard_state=absent")
     assert done.status == 0, done.failures()
-    look = "ls -d /opt/trainyard/frozen /opt/trainyard/envs/* /usr/local/bin/caffe 2>/dev/null; dpkg -l bubblewrap mmdebstrap 2>&1 | grep ^ii"
+    look = (
+        "ls -d /opt/trainyard/frozen /opt/trainyard/envs/* /usr/local/bin/caffe 2>/dev/null; dpkg -l bubblewrap mmdebstrap 2>&1 | grep ^ii"
+    )
     assert node.execute("head", ["sh", "-c", look], check=False) == ""

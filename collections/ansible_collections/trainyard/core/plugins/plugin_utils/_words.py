@@ -170,6 +170,7 @@ def _profile(
     on_gpu = device != "cpu" and any(node.gpus for node in nodes)
     fitting = [key for key in variants if bool(variants[key].get("cuda")) == on_gpu]  # a GPU is never passed over in silence
     order = [chosen] if chosen else fitting or list(variants)
+    beside = {catalog.framework(framework): str(python) for framework, python in (profile.get("python_beside") or {}).items()}
     made: list[tuple[list[Environment], dict[str, str], dict[str, str]]] = []
     for key in order:
         variant = variants[key]
@@ -178,9 +179,8 @@ def _profile(
         pins = {catalog.framework(framework): str(number) for framework, number in frameworks.items()}
         pins.update({pin: str(variant[pin]) for pin in ("cuda", "cudnn") if variant.get(pin)})
         wanted = environments or [Environment(framework, (catalog.framework(framework),), device or own) for framework in frameworks]
-        made += [(wanted, {**pins, "python": python}, {}) for python in profile.get("python") or ()] or [(wanted, pins, {})]
-    beside = {catalog.framework(framework): str(python) for framework, python in (profile.get("python_beside") or {}).items()}
-    return made + [(wanted, pins, beside) for wanted, pins, _none in made if beside]
+        made += [(wanted, {**pins, "python": python}, beside) for python in profile.get("python") or ()] or [(wanted, pins, beside)]
+    return made
 
 
 def _pin_name(catalog: Catalog, word: str) -> str:

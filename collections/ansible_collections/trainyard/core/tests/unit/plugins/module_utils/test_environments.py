@@ -10,7 +10,12 @@ from ansible_collections.trainyard.core.plugins.filter import environments as fi
 from ansible_collections.trainyard.core.plugins.module_utils import _environments as environments
 
 CATALOGUE: dict[str, Any] = {
-    "jax": {"title": "JAX", "kind": "framework", "proof": "jax", "variants": {"cpu": {"device": "cpu", "pythons": ["3.11", "3.13"]}}},
+    "jax": {
+        "title": "JAX",
+        "kind": "framework",
+        "proof": "jax",
+        "variants": {"cpu": {"device": "cpu", "requirements": ["jax"], "pythons": ["3.11", "3.13"]}},
+    },
     "pytorch": {
         "title": "PyTorch",
         "kind": "framework",
@@ -19,6 +24,7 @@ CATALOGUE: dict[str, Any] = {
         "variants": {
             "cpu": {
                 "device": "cpu",
+                "requirements": ["torch"],
                 "pythons": ["3.11"],
                 "index": "special",
                 "index_packages": ["torch"],
@@ -26,7 +32,11 @@ CATALOGUE: dict[str, Any] = {
             }
         },
     },
-    "jupyterlab": {"title": "JupyterLab", "kind": "service", "variants": {"cpu": {"device": "cpu", "pythons": ["3.11"]}}},
+    "jupyterlab": {
+        "title": "JupyterLab",
+        "kind": "service",
+        "variants": {"cpu": {"device": "cpu", "requirements": ["jupyterlab"], "pythons": ["3.11"]}},
+    },
 }
 FROZEN: dict[str, Any] = {
     "title": "Caffe",
