@@ -59,8 +59,10 @@ case $here in
 / | /bin* | /boot* | /etc* | /lib* | /sbin* | /usr* | /var*) here=${{HOME:-/}} ;;
 esac
 set -- --chdir "$here" -- /usr/bin/env --default-signal=INT "$program" "$@"
-for place in "${{HOME:-/nonexistent}}" /var/tmp "/run/user/$(id -u)"; do
-    set -- --bind-try "$place" "$place" "$@"
+for place in /var/tmp "/run/user/$(id -u)" "${{HOME:-/}}"; do
+    case $place in # homes elsewhere are in what is bound as a whole already
+    /run/* | /var/*) set -- --bind-try "$place" "$place" "$@" ;;
+    esac
 done
 for place in /*; do
     case $place in
