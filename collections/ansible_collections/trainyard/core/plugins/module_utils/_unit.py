@@ -57,6 +57,16 @@ def parse_show(text: str) -> Unit:
     )
 
 
+def unseen_dropins(name: str, files: Iterable[str], root: str = "/etc/systemd/system") -> list[str]:
+    """Return drop-ins of a unit that systemd has not read: of a folder that is new it knows nothing, nor says that a reload is due."""
+    try:
+        entries = sorted(os.listdir(os.path.join(root, name + ".d")))
+    except FileNotFoundError:
+        return []
+    there = [os.path.join(root, name + ".d", entry) for entry in entries if entry.endswith(".conf")]
+    return [path for path in there if path not in set(files)]
+
+
 def changed_after(started: float, paths: Iterable[str], monotonic: float, wall: float) -> list[str]:
     """Return the paths whose inode changed after ``started``, or that are gone.
 

@@ -95,7 +95,7 @@ def main() -> None:
     reasons: list[str] = []
     if not unit.loaded and not wanted:
         module.exit_json(changed=False, actions=[], reasons=[])
-    if unit.needs_reload or not unit.loaded:
+    if unit.needs_reload or not unit.loaded or systemd.unseen_dropins(name, unit.files):
         actions.append("daemon-reload")
         if not module.check_mode:
             module.run_command([systemctl, "daemon-reload"], check_rc=True)

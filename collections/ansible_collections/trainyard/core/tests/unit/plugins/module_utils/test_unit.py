@@ -62,3 +62,14 @@ def test_a_file_inside_a_folder_and_a_missing_file_count(tmp_path: Path) -> None
     since = time.monotonic() - 10
     assert systemd.changed_after(since, [str(tmp_path)], time.monotonic(), time.time()) == [str(tmp_path)]
     assert systemd.changed_after(since, [str(tmp_path / "gone")], time.monotonic(), time.time()) == [str(tmp_path / "gone")]
+
+
+def test_a_drop_in_that_systemd_has_not_read_is_found(tmp_path: Path) -> None:
+    folder = tmp_path / "chrony.service.d"
+    assert systemd.unseen_dropins("chrony.service", [], str(tmp_path)) == []
+    folder.mkdir()
+    (folder / "trainyard.conf").write_text("")
+    (folder / "note.txt").write_text("")
+    path = str(folder / "trainyard.conf")
+    assert systemd.unseen_dropins("chrony.service", [], str(tmp_path)) == [path]
+    assert systemd.unseen_dropins("chrony.service", [path], str(tmp_path)) == []
