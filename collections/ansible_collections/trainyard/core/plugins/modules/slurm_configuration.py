@@ -1,0 +1,252 @@
+#!/usr/bin/python
+# Copyright (c) Trainyard contributors
+# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Slurm's configuration on the controller, and a controller that runs with it."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: slurm_configuration
+short_description: Keeps Slurm's configuration on the controller, and a running controller in line with it
+version_added: 0.1.0
+description:
+  - Writes C(slurm.conf), C(gres.conf) and C(cgroup.conf) for a cluster whose other nodes fetch them from the controller (configless).
+  - A new configuration is read by Slurm's own tools before it lands.
+  - A running controller is told by C(scontrol reconfigure) where that is enough, and restarted where Slurm demands it; running jobs survive
+    both. What it runs with is kept on disk, so that a run that was killed in between is made good by the next one.
+  - What is known of the nodes is kept as well, so that a run which reaches some of them does not lose the others. Nodes that are not named
+    any more leave the configuration.
+options:
+  cluster:
+    description: The cluster's name.
+    type: str
+    required: true
+  controller:
+    description: The controller's host name, with its address in brackets where that is known.
+    type: str
+    required: true
+  computes:
+    description: Names of the nodes that compute.
+    type: list
+    elements: str
+    required: true
+  nodes:
+    description:
+      - What this run knows of them. Each has C(host), C(address), C(hardware), C(unconfined) (see M(trainyard.core.slurm_node_info)),
+        C(gpus) (a list of types) and C(gpus_fixed) (whether the inventory said so).
+    type: dict
+    default: {}
+  partitions:
+    description: The queues.
+    type: list
+    elements: dict
+    default: []
+  config:
+    description: Deviations from the defaults, by the names of C(slurm.conf); null takes one away.
+    type: dict
+    default: {}
+  memory_margin:
+    description: Per cent of each node's memory that is left to the system.
+    type: int
+    default: 5
+author:
+  - Trainyard contributors (@trainyard)
+attributes:
+  check_mode:
+    support: full
+    description: Says what would be done and does nothing.
+  diff_mode:
+    support: full
+    description: Shows the files before and after.
+"""
+
+EXAMPLES = r"""
+- name: Configure the cluster
+  trainyard.core.slurm_configuration:
+    cluster: lab
+    controller: head(192.0.2.10)
+    computes: [node1]
+    nodes:
+      node1: {host: node1, address: 192.0.2.11, hardware: {CPUs: 2, RealMemory: 4000}}
+"""
+
+RETURN = r"""
+told:
+  description: What a running controller needed, V(reconfigure) or V(restart), or empty.
+  returned: always
+  type: str
+unknown:
+  description: Nodes that no run has seen so far; they come into the configuration with the first run that reaches them.
+  returned: always
+  type: list
+  elements: str
+gpus:
+  description: The GPUs that each node has to have, a list of types by its name.
+  returned: always
+  type: dict
+unconfined:
+  description: Why jobs are not held in cgroups; empty where they are.
+  returned: always
+  type: str
+start_lines:
+  description: What a C(slurmd) reads when it starts and never again.
+  returned: always
+  type: list
+  elements: str
+"""
+
+import json
+import os
+import time
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.trainyard.core.plugins.module_utils import _secret_file as secret_file
+from ansible_collections.trainyard.core.plugins.module_utils import _slurm_conf as slurm_conf
+from ansible_collections.trainyard.core.plugins.module_utils import _unit as systemd
+
+FOLDER = "/etc/slurm"
+STATE = "/var/lib/trainyard/slurm"
+NAMES = ("slurm.conf", "gres.conf", "cgroup.conf")
+UNIT = "slurmctld.service"
+PATIENCE = 60.0  # seconds for a controller to answer
+
+
+class Controller:
+    """The controller's files and its daemon."""
+
+    def __init__(self, module: AnsibleModule) -> None:
+        self.module = module
+
+    def on_disk(self) -> dict[str, str]:
+        """Return the files as they are."""
+        return {name: secret_file.read(os.path.join(FOLDER, name)) for name in NAMES}
+
+    def running_with(self) -> dict[str, str] | None:
+        """Return the files that a running daemon runs with; None where none runs."""
+        systemctl = self.module.get_bin_path("systemctl", required=True)
+        unit = systemd.parse_show(self.module.run_command([systemctl, "show", "--property=" + ",".join(systemd.PROPERTIES), UNIT])[1])
+        if not unit.active:
+            return None
+        if not systemd.changed_after(unit.started, [os.path.join(FOLDER, name) for name in NAMES], time.monotonic(), time.time()):
+            return self.on_disk()
+        return {name: secret_file.read(os.path.join(STATE, name)) for name in NAMES}
+
+    def refuse(self, wanted: dict[str, str]) -> None:
+        """Fail where Slurm's own tools do not read the files."""
+        beside = os.path.join(FOLDER, ".trainyard")
+        os.makedirs(beside, exist_ok=True)
+        for name, text in wanted.items():
+            write(os.path.join(beside, name), text)
+        # Whatever it is asked, scontrol reads the whole configuration first; this question needs no controller.
+        rc, output, errors = self.module.run_command(
+            ["scontrol", "show", "hostnames", "localhost"],
+            environ_update={"SLURM_CONF": os.path.join(beside, "slurm.conf"), "LC_ALL": "C"},
+        )
+        for name in wanted:
+            os.unlink(os.path.join(beside, name))
+        os.rmdir(beside)
+        if rc:
+            said = " ".join((errors or output).replace("scontrol: ", "").split())
+            self.module.fail_json(
+                msg=f"Slurm does not read the configuration, and nothing was changed ({said}). "
+                "Look at slurm_config, and at options in slurm_partitions."
+            )
+
+    def apply(self, action: str) -> None:
+        """Bring the running daemon in line."""
+        if action == "restart":
+            rc, _output, errors = self.module.run_command(["systemctl", "restart", UNIT])
+            if rc:
+                self.module.fail_json(msg=f"systemctl restart {UNIT} failed: {errors.strip()} See: journalctl --unit {UNIT}")
+            self.wait()
+        # After a restart as well: the nodes' daemons get the new files by it.
+        rc, output, errors = self.module.run_command(["scontrol", "reconfigure"])
+        if rc:
+            self.module.fail_json(msg=f"scontrol reconfigure failed: {(errors or output).strip()}")
+        self.wait()
+
+    def wait(self) -> None:
+        """Wait until the daemon answers."""
+        end = time.monotonic() + PATIENCE
+        while self.module.run_command(["scontrol", "ping"])[0]:
+            if time.monotonic() > end:
+                self.module.fail_json(
+                    msg="Slurm's controller does not answer. See: journalctl --unit slurmctld; /var/log/slurm/slurmctld.log"
+                )
+            time.sleep(0.5)
+
+
+def write(path: str, text: str) -> None:
+    """Replace a file that everybody may read in one step."""
+    beside = path + ".new"
+    with open(beside, "w", encoding="utf-8") as file:
+        os.fchmod(file.fileno(), 0o644)
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+
+
+def main() -> None:
+    """Entry point."""
+    module = AnsibleModule(
+        argument_spec={
+            "cluster": {"type": "str", "required": True},
+            "controller": {"type": "str", "required": True},
+            "computes": {"type": "list", "elements": "str", "required": True},
+            "nodes": {"type": "dict", "default": {}},
+            "partitions": {"type": "list", "elements": "dict", "default": []},
+            "config": {"type": "dict", "default": {}},
+            "memory_margin": {"type": "int", "default": 5},
+        },
+        supports_check_mode=True,
+    )
+    params, controller = module.params, Controller(module)
+    recorded = os.path.join(STATE, "nodes.json")
+    record_text = secret_file.read(recorded)
+    nodes = slurm_conf.merged(params["computes"], params["nodes"], json.loads(record_text or "{}"))
+    wanted = slurm_conf.files(
+        params["cluster"], params["controller"], nodes, params["partitions"], params["config"], params["memory_margin"]
+    )
+    new_record = json.dumps(nodes, indent=1, sort_keys=True) + "\n"
+    before, running = controller.on_disk(), controller.running_with()
+    if before["slurm.conf"] and not before["slurm.conf"].startswith(slurm_conf.HEADER):
+        module.fail_json(
+            msg=f"{FOLDER}/slurm.conf is somebody else's, and was left as it is. Take over what you need of it by slurm_config and "
+            "slurm_partitions, and move it away."
+        )
+    action = slurm_conf.demanded(running, wanted) if running is not None else ""
+    if not module.check_mode:
+        if before != wanted:
+            controller.refuse(wanted)
+        os.makedirs(STATE, mode=0o755, exist_ok=True)
+        if running is not None:
+            for name, text in running.items():
+                if secret_file.read(os.path.join(STATE, name)) != text:
+                    write(os.path.join(STATE, name), text)
+        if record_text != new_record:
+            write(recorded, new_record)
+        for name, text in wanted.items():
+            if before[name] != text:
+                write(os.path.join(FOLDER, name), text)
+        if action:
+            controller.apply(action)
+            for name, text in wanted.items():
+                write(os.path.join(STATE, name), text)
+    module.exit_json(
+        changed=before != wanted or bool(action),
+        told=action,
+        unknown=[name for name in params["computes"] if name not in nodes],
+        gpus={name: node.get("gpus") or [] for name, node in nodes.items()},
+        unconfined=slurm_conf.why_unconfined(nodes),
+        start_lines=slurm_conf.start_lines(wanted["slurm.conf"]),
+        diff=[
+            {"before_header": name, "after_header": name, "before": before[name], "after": wanted[name]}
+            for name in NAMES
+            if before[name] != wanted[name]
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()

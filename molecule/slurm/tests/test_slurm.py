@@ -1,0 +1,59 @@
+"""A cluster of one node, as somebody who submits jobs finds it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+
+def show(host: Any) -> dict[str, str]:
+    """Return the configuration that the controller runs with."""
+    lines = host.check_output("scontrol show config").splitlines()
+    return {key.strip(): value.strip() for key, equals, value in (line.partition("=") for line in lines) if equals}
+
+
+def test_one_queue_with_the_node(host: Any) -> None:
+    said = host.check_output("sinfo --format='%P|%a|%l|%D|%t|%N'").splitlines()
+    assert said == ["PARTITION|AVAIL|TIMELIMIT|NODES|STATE|NODELIST", "main*|up|infinite|1|idle|node"]
+
+
+def test_an_ordinary_users_job_runs_as_him(host: Any) -> None:
+    assert host.check_output("runuser -u admin -- sh -c 'cd /tmp && srun hostname && srun id -un'").split() == ["node", "admin"]
+
+
+def test_the_node_is_described_as_slurm_sees_it(host: Any) -> None:
+    seen = dict(word.partition("=")[::2] for word in host.check_output("slurmd -C").split())
+    known = dict(word.partition("=")[::2] for word in host.check_output("scontrol --oneliner show node node").split())
+    assert known["CPUTot"] == seen["CPUs"]
+    assert known["CoresPerSocket"] == seen["CoresPerSocket"]
+    assert int(known["RealMemory"]) == int(seen["RealMemory"]) * 95 // 100
+
+
+def test_the_controller_runs_with_what_is_wished(host: Any) -> None:
+    config = show(host)
+    assert config["AuthType"] == "auth/munge"
+    assert config["SlurmctldParameters"] == "enable_configless"
+    assert config["ReturnToService"] == "1"
+    assert config["SelectTypeParameters"].startswith("CR_CORE_MEMORY")
+    # What a container can do; elsewhere it would be proctrack/cgroup. Newer Slurms say (null) for task/none.
+    assert config["ProctrackType"] == "proctrack/linuxproc"
+    assert config["TaskPlugin"] in {"task/none", "(null)"}
+
+
+def test_the_daemon_takes_its_configuration_from_the_controller(host: Any) -> None:
+    pid = host.check_output("systemctl show --property=MainPID --value slurmd")
+    assert "--conf-server node" in host.check_output("ps -o args= -p %s", pid)
+    assert host.file("/var/lib/slurm/slurmd/conf-cache/slurm.conf").exists
+
+
+def test_the_key_is_munges_alone(host: Any) -> None:
+    key = host.file("/etc/munge/munge.key")
+    assert (key.user, key.group, key.mode) == ("munge", "munge", 0o400)
+    assert "STATUS:          Success" in host.check_output("sh -c 'munge -n | unmunge'").replace("STATUS:           ", "STATUS:          ")
+
+
+@pytest.mark.parametrize("daemon", ["munge", "slurmctld", "slurmd"])
+def test_it_comes_back_after_a_reboot(host: Any, daemon: str) -> None:
+    assert host.service(daemon).is_enabled
+    assert host.service(daemon).is_running

@@ -1,0 +1,337 @@
+"""A cluster of three container nodes over SSH, with Debian's Slurm: jobs, queues, and nodes that come and go while jobs run.
+
+Containers cannot hold jobs in cgroups nor set the clock: the role says so and falls back, which is what runs here. There is no GPU: the
+inventory says that a node has one, which it then lacks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.support import Play, ansible_playbook
+from trainyard.containers import Lab
+from trainyard.paths import CHECKOUT, REPOSITORY
+
+pytestmark = pytest.mark.nodes
+
+QUEUES = [
+    {"name": "main", "max_time": "1:00:00", "default_time": "30"},
+    {"name": "quick", "max_time": "1", "priority": "high"},
+    {"name": "whole", "exclusive": True, "nodes": ["node1"]},
+]
+STARTED = "systemctl show -P ExecMainStartTimestampMonotonic"
+
+
+class Cluster:
+    """The nodes, the inventory that describes them, and the playbook that makes a cluster of them."""
+
+    def __init__(self, lab: Lab, folder: Path) -> None:
+        self.lab, self.folder = lab, folder
+
+    def shell(self, node: str, script: str, *, check: bool = True) -> str:
+        """Run a script as root in a node, beside SSH."""
+        return self.lab.execute(node, ["bash", "-ec", script], check=check).strip()
+
+    def ada(self, script: str) -> str:
+        """Run a script on the head as an ordinary user."""
+        return self.lab.execute("head", ["runuser", "-u", "ada", "--", "bash", "-ec", f"cd /tmp; {script}"]).strip()
+
+    def until(self, script: str, wanted: str, seconds: float = 60) -> None:
+        """Wait until a script on the head prints something."""
+        end = time.monotonic() + seconds
+        while (said := self.shell("head", script, check=False)) != wanted:
+            assert time.monotonic() < end, f"{script}: {said}"
+            time.sleep(0.3)
+
+    def run(self, *words: str, computes: tuple[str, ...] = ("node1",), hosts: Mapping[str, Any] | None = None, **variables: Any) -> Play:
+        """Run the playbook of clusters as it is."""
+        every = {
+            "ansible_user": "admin",
+            "ansible_ssh_common_args": f"-F {self.lab.ssh_config}",
+            "base_users": [{"name": "ada", "uid": 2000}],
+            "slurm_partitions": QUEUES,
+            **variables,
+        }
+        groups = {
+            "slurm_controller": {"hosts": {"head": {"names_and_time_serves_to": [self.lab.address("head").rpartition(".")[0] + ".0/24"]}}},
+            "slurm_compute": {
+                "hosts": {node: {"names_and_time_servers": ["head"], **((hosts or {}).get(node) or {})} for node in computes}
+            },
+        }
+        for name in self.lab.nodes:
+            for group in groups.values():
+                if name in group["hosts"]:
+                    group["hosts"][name]["names_and_time_address"] = self.lab.address(name)
+        inventory = self.folder / "hosts.yml"
+        inventory.write_text(yaml.safe_dump({"all": {"vars": every, "children": {"cluster": {"children": groups}}}}))
+        return ansible_playbook(REPOSITORY / "playbooks" / "cluster.yml", inventory, words)
+
+    def started(self) -> dict[str, str]:
+        """Return when every daemon of Slurm and munge was started."""
+        daemons = {"head": ["munge", "slurmctld", "chrony"], "node1": ["munge", "slurmd", "chrony"]}
+        return {f"{node} {name}": self.shell(node, f"{STARTED} {name}") for node, names in daemons.items() for name in names}
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """The head schedules, node1 computes, node2 is bare so far; an ordinary user with the same number everywhere."""
+    lab = Lab(f"test-slurm-{CHECKOUT}", ["head", "node1", "node2"], tmp_path_factory.mktemp("lab"), say=lambda _text: None)
+    lab.down()
+    lab.up()
+    try:
+        found = Cluster(lab, tmp_path_factory.mktemp("inventory"))
+        for node in lab.nodes:
+            found.shell(node, "useradd --create-home --uid 2000 --shell /bin/bash ada")
+        done = found.run()
+        assert done.status == 0, done.failures() or done.text[-3000:]
+        yield found
+    finally:
+        lab.down()
+
+
+@pytest.fixture(autouse=True)
+def idle(cluster: Cluster) -> Iterator[None]:
+    """Every test ends without jobs and with open nodes."""
+    yield
+    cluster.shell("head", "scancel --user=ada; scontrol update NodeName=ALL State=RESUME", check=False)
+    cluster.until("squeue -h -o %i", "")
+    cluster.until("sinfo -h -p main -o %t", "idle")
+
+
+def submit(cluster: Cluster, words: str, script: str) -> str:
+    return cluster.ada(f"sbatch --parsable --output=/dev/null {words} --wrap '{script}'")
+
+
+def running(cluster: Cluster, job: str) -> None:
+    cluster.until(f"squeue -h -j {job} -o %T", "RUNNING")
+
+
+def ended(cluster: Cluster, job: str, seconds: float = 60) -> dict[str, str]:
+    cluster.until(f"squeue -h -j {job} -o %T", "", seconds)
+    return dict(word.partition("=")[::2] for word in cluster.shell("head", f"scontrol --oneliner show job {job}").split())
+
+
+def test_the_queues_are_as_wished(cluster: Cluster) -> None:
+    said = cluster.shell("head", "sinfo -o '%P|%a|%l|%D|%t|%N'").splitlines()
+    assert said == [
+        "PARTITION|AVAIL|TIMELIMIT|NODES|STATE|NODELIST",
+        "main*|up|1:00:00|1|idle|node1",
+        "quick|up|1:00|1|idle|node1",
+        "whole|up|infinite|1|idle|node1",
+    ]
+    assert cluster.shell("node1", "sinfo -h -o '%P %N'").splitlines()[0] == "main* node1"  # the compute node asks as well
+    assert cluster.ada("srun bash -c 'hostname; id -un'").split() == ["node1", "ada"]
+
+
+def test_a_second_run_changes_nothing_and_starts_nothing_anew(cluster: Cluster) -> None:
+    before, job = cluster.started(), submit(cluster, "", "sleep 300")
+    running(cluster, job)
+    again = cluster.run()
+    assert (again.status, again.changed) == (0, {"head": 0, "node1": 0}), again.text[-3000:]
+    checked = cluster.run("--check", "--diff")
+    assert (checked.status, checked.changed) == (0, {"head": 0, "node1": 0}), checked.text[-3000:]
+    assert cluster.started() == before
+    running(cluster, job)
+
+
+def test_the_key_is_the_same_and_nobody_else_can_read_it(cluster: Cluster) -> None:
+    keys = {cluster.shell(node, "stat -c '%U %a' /etc/munge/munge.key; sha256sum < /etc/munge/munge.key") for node in ("head", "node1")}
+    assert len(keys) == 1
+    assert keys.pop().startswith("munge 400\n")
+    key = cluster.shell("head", "base64 -w0 /etc/munge/munge.key")
+    cluster.shell("node1", "head -c 128 /dev/urandom > /etc/munge/munge.key; systemctl restart munge")
+    healed = cluster.run("--diff", "-vvv")
+    assert healed.status == 0, healed.failures()
+    assert healed.changed == {"head": 0, "node1": 2}  # the key, and munge that runs with it
+    assert key[:40] not in healed.text
+    assert cluster.shell("node1", "base64 -w0 /etc/munge/munge.key") == key
+    assert cluster.ada("srun -p quick hostname") == "node1"
+
+
+def test_names_lead_to_the_network_and_the_time_comes_from_the_head(cluster: Cluster) -> None:
+    for node in ("head", "node1"):
+        for other in ("head", "node1"):
+            assert cluster.shell(node, f"getent ahostsv4 {other} | head -n 1").split()[0] == cluster.lab.address(other)
+    end = time.monotonic() + 60
+    while "^* " not in (said := cluster.shell("node1", "chronyc -n sources")):
+        assert time.monotonic() < end, said
+        time.sleep(1)
+    assert f"^* {cluster.lab.address('head')} " in said
+    assert " -x " in cluster.shell("node1", "ps -o args= -C chronyd")
+
+
+def test_a_job_over_its_limit_is_ended(cluster: Cluster) -> None:
+    job = submit(cluster, "-p quick", "sleep 600")
+    running(cluster, job)
+    cluster.shell("head", f"scontrol update JobId={job} TimeLimit=0:01")  # a minute is the shortest that a job can ask for itself
+    assert ended(cluster, job, 120)["JobState"] == "TIMEOUT"
+
+
+def test_queues_have_limits_of_their_own(cluster: Cluster) -> None:
+    refused = cluster.lab.execute("head", ["runuser", "-u", "ada", "--", "sbatch", "-p", "quick", "-t", "5", "--wrap", "true"], check=False)
+    assert "Requested time limit is invalid" in refused
+    assert ended(cluster, submit(cluster, "-p main -t 5", "true"))["TimeLimit"] == "00:05:00"
+    assert ended(cluster, submit(cluster, "-p main", "true"))["TimeLimit"] == "00:30:00"
+
+
+def test_the_queue_with_the_higher_priority_goes_first(cluster: Cluster) -> None:
+    first = submit(cluster, "--exclusive", "sleep 4")
+    running(cluster, first)
+    late = submit(cluster, "--exclusive", "true")
+    early = submit(cluster, "--exclusive -p quick", "true")
+    times = {job: ended(cluster, job)["StartTime"] for job in (early, late)}
+    assert times[early] <= times[late]
+    order = cluster.shell(
+        "head",
+        f"grep -oE 'sched: Allocate JobId=({early}|{late}) |backfill: Started JobId=({early}|{late}) ' "
+        "/var/log/slurm/slurmctld.log | grep -oE '[0-9]+'",
+    ).split()
+    assert order == [early, late]
+
+
+def test_an_exclusive_queue_gives_whole_nodes(cluster: Cluster) -> None:
+    one, other = submit(cluster, "-n1 --mem=10 -p whole", "sleep 300"), submit(cluster, "-n1 --mem=10", "true")
+    running(cluster, one)
+    cluster.until(f"squeue -h -j {other} -o %r", "Resources")
+    cluster.shell("head", f"scancel {one}")
+    assert ended(cluster, other)["JobState"] == "COMPLETED"
+    both = [submit(cluster, "-n1 --mem=10", "sleep 300") for _ in range(2)]
+    for job in both:
+        running(cluster, job)
+
+
+def test_the_controller_starts_anew_under_a_job(cluster: Cluster) -> None:
+    job = submit(cluster, "", "sleep 6; exit 7")
+    running(cluster, job)
+    cluster.shell("head", "systemctl restart slurmctld")
+    cluster.until("scontrol ping > /dev/null && echo up", "up")
+    end = ended(cluster, job)
+    assert (end["JobState"], end["ExitCode"]) == ("FAILED", "7:0")
+
+
+def test_what_reconfigures_and_what_restarts(cluster: Cluster) -> None:
+    before, job = cluster.started(), submit(cluster, "", "sleep 300")
+    running(cluster, job)
+    task = ("slurm : Configure the cluster", "head")
+    told = cluster.run(slurm_config={"KillWait": 17})
+    assert (told.status, told.results[task]["told"]) == (0, "reconfigure"), told.failures()
+    assert told.changed == {"head": 1, "node1": 0}
+    assert "17 sec" in cluster.shell("head", "scontrol show config | grep -w KillWait")
+    assert cluster.started() == before
+    assert cluster.run().status == 0
+    cluster.shell("head", "cp /etc/slurm/slurm.conf /root/slurm.conf")
+    anew = cluster.run(slurm_config={"PriorityType": "priority/basic"})
+    assert (anew.status, anew.results[task]["told"]) == (0, "restart"), anew.failures()
+    after = cluster.started()
+    assert [name for name in after if after[name] != before[name]] == ["head slurmctld"]
+    # What a run that was killed before it told the daemon leaves behind.
+    cluster.shell("head", "cp /root/slurm.conf /etc/slurm/slurm.conf")
+    mended = cluster.run()
+    assert (mended.status, mended.results[task]["told"], mended.changed) == (0, "restart", {"head": 1, "node1": 0})
+    assert "priority/multifactor" in cluster.shell("head", "scontrol show config | grep -w PriorityType")
+    assert cluster.run().changed == {"head": 0, "node1": 0}
+    running(cluster, job)
+
+
+def test_what_slurm_does_not_read_never_lands(cluster: Cluster) -> None:
+    before = cluster.shell("head", "sha256sum /etc/slurm/*.conf")
+    refused = cluster.run(slurm_config={"KilWait": 17})
+    assert refused.status != 0
+    assert "unrecognized key: KilWait" in refused.failures()
+    assert "Look at slurm_config" in refused.failures()
+    assert cluster.shell("head", "sha256sum /etc/slurm/*.conf") == before
+
+
+def test_what_somebody_drained_stays_drained(cluster: Cluster) -> None:
+    cluster.shell("head", "scontrol update NodeName=node1 State=DRAIN Reason='a broken fan'")
+    assert cluster.run().status == 0
+    assert cluster.shell("head", "sinfo -h -p main -o '%T|%E'") == "drained|a broken fan"
+    cluster.shell("node1", "systemctl restart slurmd")
+    cluster.shell("head", "systemctl restart slurmctld")
+    cluster.until("scontrol ping > /dev/null && echo up", "up")
+    cluster.until("sinfo -h -p main -o '%T|%E'", "drained|a broken fan")
+
+
+def test_what_a_job_left_running_is_ended_and_the_users_login_stays(cluster: Cluster) -> None:
+    cluster.lab.execute("node1", ["systemd-run", "--uid=ada", "--unit=ada-works", "sleep", "601"])
+    job = submit(cluster, "", "setsid -f sleep 602; setsid -f env -u NOTHING sleep 603; exit 0")
+    assert ended(cluster, job)["JobState"] == "COMPLETED"
+    left = cluster.shell("node1", "pgrep -u ada -a")
+    cluster.lab.execute("node1", ["systemctl", "stop", "ada-works"])
+    assert [line.split(maxsplit=1)[1] for line in left.splitlines()] == ["/usr/bin/sleep 601"]
+
+
+def test_a_node_comes_while_a_job_runs_computes_lacks_a_gpu_and_goes(cluster: Cluster) -> None:
+    before, job = cluster.started(), submit(cluster, "-w node1 -n1 --mem=10", "sleep 300")
+    running(cluster, job)
+    both = ("node1", "node2")
+    alone = cluster.run("--limit", "node2", computes=both)
+    assert alone.status != 0
+    assert "The controller head is not part of this run" in alone.failures()
+    assert "--limit node2,head" in alone.failures()
+
+    added = cluster.run("--limit", "node2,head", computes=both)
+    assert added.status == 0, added.failures()
+    assert set(added.changed) == {"head", "node2"}
+    cluster.until("sinfo -h -p main -N -o '%N %t' | sort", "node1 mix\nnode2 idle")
+    assert cluster.ada("srun -N2 -n2 --mem=10 hostname | sort").split() == ["node1", "node2"]
+    after = cluster.started()
+    assert [name for name in after if after[name] != before[name]] == ["head slurmctld"]
+    everywhere = cluster.run(computes=both)
+    assert (everywhere.status, everywhere.changed) == (0, {"head": 0, "node1": 1, "node2": 0}), "its hosts file names the new one"
+
+    # A GPU that the inventory says it has: no daemon gives up, and the node gets no jobs.
+    lacking = cluster.run(computes=both, hosts={"node2": {"slurm_gpus": ["a100"]}})
+    assert (lacking.status, lacking.changed["node1"]) == (0, 0), lacking.failures()
+    cluster.until("sinfo -h -n node2 -p main -o '%t|%G|%E'", "drain|gpu:a100:1|0 of 1 GPUs answer (nvidia-smi -L)")
+    assert cluster.shell("node2", "systemctl is-active slurmd") == "active"
+    running(cluster, job)
+
+    gone = cluster.run()
+    assert (gone.status, gone.changed) == (0, {"head": 2, "node1": 1}), "hosts files, and the configuration"
+    assert cluster.shell("head", "sinfo -h -N -p main -o '%N %t'") == "node1 mix"
+    running(cluster, job)
+
+
+@pytest.mark.parametrize(
+    "said, variables",
+    [
+        (
+            "the queue 'a' names node9, which does not compute here. Nodes that do: node1.",
+            {"slurm_partitions": [{"name": "a", "nodes": ["node9"]}]},
+        ),
+        ("'ada' needs a uid", {"base_users": [{"name": "ada"}]}),
+        ("names_and_time_serves_to: '10.0.0.1/8' is no network", {"names_and_time_serves_to": ["10.0.0.1/8"]}),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_changes(cluster: Cluster, said: str, variables: dict[str, Any]) -> None:
+    refused = cluster.run(**variables) if "names_and_time_serves_to" not in variables else cluster.run(hosts={"node1": variables})
+    assert refused.status != 0
+    assert said in refused.failures()
+    assert set(refused.changed.values()) == {0}
+
+
+def test_it_can_be_taken_off(cluster: Cluster) -> None:
+    off = cluster.run("-e", "trainyard_state=absent")
+    assert off.status == 0, off.failures()
+    for node in ("head", "node1"):
+        cluster.shell(
+            node, "! ls /etc/munge/munge.key /etc/slurm/slurm.conf /usr/sbin/slurmd /usr/sbin/slurmctld /usr/sbin/chronyd 2>/dev/null"
+        )
+        assert "Trainyard" not in cluster.shell(node, "cat /etc/hosts")
+    again = cluster.run("-e", "trainyard_state=absent")
+    assert (again.status, again.changed) == (0, {"head": 0, "node1": 0})
+
+    cluster.shell("head", "mkdir -p /etc/slurm; echo ClusterName=theirs > /etc/slurm/slurm.conf")
+    refused = cluster.run()
+    assert "/etc/slurm/slurm.conf is somebody else's, and was left as it is." in refused.failures()
+    assert cluster.run("-e", "trainyard_state=absent").status == 0
+    assert cluster.shell("head", "cat /etc/slurm/slurm.conf; rm /etc/slurm/slurm.conf") == "ClusterName=theirs"
+    assert cluster.run().status == 0
+    assert cluster.ada("srun hostname") == "node1"
