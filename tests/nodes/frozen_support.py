@@ -50,6 +50,6 @@ def as_user(node: Lab, user: str, script: str, *, check: bool = True) -> str:
 
 
 def cell(node: Lab, user: str, kernel: str, code: str) -> str:
-    """Run a notebook's cell in a kernel, as a user, and return what it printed."""
+    """Run a notebook's cell in a kernel, as a user, and return what it printed; TensorFlow writes to the terminal beside it."""
     node.execute("head", ["sh", "-c", f"cat >/srv/cell.py <<'END'\n{CELL}END\nchmod 644 /srv/cell.py"])
-    return as_user(node, user, f"/opt/trainyard/envs/jupyterlab/bin/python /srv/cell.py {kernel} '{code}'").strip()
+    return as_user(node, user, f"/opt/trainyard/envs/jupyterlab/bin/python /srv/cell.py {kernel} '{code}' 2>/dev/null").strip()
