@@ -67,8 +67,9 @@ def build_kernels(folder: Path) -> None:
             {f"/lib/modules/{kernel}/modules.order": ""},
             {"postinst": HEADERS.format(kernel=kernel), "prerm": f"rm -f /lib/modules/{kernel}/build"},
         )
-        for kind in ("image", "headers"):
-            needs = {"Source": "linux-meta", "Depends": f"linux-{kind}-{kernel}"}
+        package(folder, f"linux-modules-extra-{kernel}", version, {**source, "Depends": f"linux-image-{kernel}"}, {})
+        for kind, further in (("image", f", linux-modules-extra-{kernel}"), ("headers", "")):
+            needs = {"Source": "linux-meta", "Depends": f"linux-{kind}-{kernel}{further}"}
             package(folder, f"linux-{kind}-{flavour}", version, needs, {})
 
 

@@ -44,7 +44,11 @@ def node(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     ask(lab, f"cp /srv/archive/key.asc {KEY}")
     write(lab, "/etc/apt/sources.list.d/ubuntu.sources", ubuntu_stand_in.SOURCE.format(url=f"{SERVER}/ubuntu/", key=KEY))
     write(lab, "/etc/os-release", ubuntu_stand_in.OS_RELEASE)
-    ask(lab, f"apt-get -q update && apt-get -q -y install kmod linux-image-{FIRST} linux-image-generic=6.8.0-31.31")
+    ask(
+        lab,
+        f"apt-get -q update && apt-get -q -y install kmod linux-image-{FIRST} linux-modules-extra-{FIRST} linux-image-generic=6.8.0-31.31",
+    )
+    ask(lab, "apt-mark auto linux-image-generic")  # as where linux-generic brought it
     yield lab
     lab.down()
 
@@ -137,7 +141,10 @@ def test_check_mode_says_that_modules_would_come_built(node: Lab, tmp_path: Path
 def test_modules_that_ubuntu_built_and_signed_come_for_every_kernel(node: Lab, tmp_path: Path) -> None:
     done = driver(node, tmp_path)
     assert done.status == 0, done.text
-    # Its flavour's package leads to the newest kernel, which comes along.
+    # Its flavour's package leads to the newest kernel, which comes along, whole, as Ubuntu's own package of it has it.
+    assert ask(node, "dpkg-query -W -f '${Version}' linux-image-generic") == "6.8.0-40.40"
+    assert f"linux-modules-extra-{NEWEST}" in installed(node, "linux-modules")
+    assert ask(node, "apt-mark showauto linux-image-generic") == "linux-image-generic"
     assert modules(node) == dict.fromkeys([FIRST, NEWEST], ("580.173.02", "Dual MIT/GPL"))
     assert not installed(node, "dkms|nvidia-dkms|linux-headers")
     source = ask(node, "cat /etc/apt/sources.list.d/trainyard-nvidia-driver.sources")
@@ -189,7 +196,7 @@ def test_undo_leaves_packages_and_files_as_they_were(node: Lab, tmp_path: Path, 
     gone = driver(node, tmp_path, trainyard_state="absent")
     assert gone.status == 0, gone.text
     # The kernel that came along stays: by now it may be the one that runs.
-    assert package_list(node) ^ before[0] == {f"linux-image-{NEWEST} ii "}
+    assert package_list(node) ^ before[0] == {f"linux-{part}-{NEWEST} ii " for part in ("image", "modules-extra")}
     assert set(files(node)) ^ set(before[1]) == set()
     assert ask(node, "apt-mark showhold") == ""
     again = driver(node, tmp_path, trainyard_state="absent")

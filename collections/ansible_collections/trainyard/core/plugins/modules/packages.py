@@ -28,7 +28,9 @@ options:
     elements: str
     default: []
   beside:
-    description: Packages that are wanted where another one is installed, as that one's name and theirs.
+    description:
+      - Packages that are wanted where another one is installed, as that one's name and theirs.
+      - When they come, that one comes to the version that apt would install, unless somebody holds it, since both are made for each other.
     type: dict
     default: {}
   replaces:
@@ -336,7 +338,12 @@ class Packages:
     def install(self, ledger: Ledger, names: list[str], gone: set[str]) -> None:
         """Install packages and remove those that are in their way."""
         older = ["--allow-downgrades"] if self.module.params["versions"] else []
-        command = ["--no-install-recommends", *older, *KEEP_CONFIGURATION, "install", *names, *(f"{name}-" for name in sorted(gone))]
+        leaders = sorted({leader for leader, name in self.module.params["beside"].items() if name in names} & set(self.packages()))
+        if leaders:
+            leaders = sorted(set(leaders) - set(self.ask(["apt-mark", "showhold"])[1].split()))
+        by_itself = self.ask(["apt-mark", "showauto", *leaders])[1].split() if leaders else []
+        everything = [*names, *leaders, *(f"{name}-" for name in sorted(gone))]
+        command = ["--no-install-recommends", *older, *KEEP_CONFIGURATION, "install", *everything]
         mine: set[str] = set()
 
         def attempt(may_fail: bool) -> bool:
@@ -359,6 +366,8 @@ class Packages:
             # The lists are older than what the mirror holds now: fetched anew, once.
             self.update()
             attempt(may_fail=False)
+        if by_itself:
+            self.run(["apt-mark", "auto", *by_itself], "Noting what nobody asked for")
         if mine:
             self.purge(ledger, mine)  # their configuration is left
 
