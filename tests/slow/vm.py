@@ -32,10 +32,8 @@ PROGRAMS = {
 # The kernel is the one of the release, which security updates have left behind: there is something to upgrade to.
 PACKAGES = (
     "systemd,systemd-sysv,dbus,udev,kmod,python3,sudo,openssh-server,ca-certificates,iproute2,procps,initramfs-tools,"
-    "grub2-common,grub-pc-bin,ccache,linux-image-amd64/{release}"
+    "grub2-common,grub-pc-bin,linux-image-amd64/{release}"
 )
-CACHE = "/var/cache/ccache"
-"""Where it looks for what a compiler made before; the setup says so as well."""
 BYTES, START = 12 << 30, 1 << 20  # of the disk; nearly all of it is a hole
 BOOT_SECONDS = 600
 
@@ -109,6 +107,7 @@ class Machine:
         folder: for its disk, its console's text and the SSH files.
         disk: what its disk is at first.
         gpu: whether the stand-in for a GPU is on its bus.
+        share: a folder of this machine that it may mount, by the tag ``dkms``.
         nodes: its name in the inventory.
         boots: how often it was switched on.
     """
@@ -116,6 +115,7 @@ class Machine:
     folder: Path
     disk: Disk = field(default_factory=Disk)
     gpu: bool = False
+    share: Path | None = None
     nodes: tuple[str] = ("gpu",)
     boots: int = 0
 
@@ -155,6 +155,8 @@ class Machine:
         # What QEMU took is on the disk even when QEMU is killed, so that nothing is gained by waiting for this machine's own disk.
         words += ["-drive", f"file={self.folder / 'disk.img'},if=virtio,format=raw,cache=unsafe"]
         words += ["-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{self._port}-:22", "-device", "virtio-net-pci,netdev=net,romfile="]
+        if self.share:
+            words += ["-virtfs", f"local,path={self.share},mount_tag=dkms,security_model=passthrough"]
         ours, theirs = socket.socketpair()
         with ours, theirs, (self.folder / "qemu.log").open("wb") as log:
             if self.gpu:
@@ -192,13 +194,13 @@ class Machine:
         assert done.returncode == 0, f"{script}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
         return done.stdout.strip()
 
-    def wait_for(self, script: str, otherwise: str, seconds: float, pause: float = 1) -> None:
+    def wait_for(self, script: str, otherwise: str, seconds: float) -> None:
         """Wait until a shell script succeeds on it; each attempt costs it a login."""
         deadline = time.monotonic() + seconds
         while self.attempt(script).returncode:
             if not self._qemu or self._qemu.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError(f"{otherwise}: {(self.folder / 'qemu.log').read_text()[-1000:]}{self.console[-3000:]}")
-            time.sleep(pause)
+            time.sleep(1)
 
     def reboot(self) -> None:
         """Reboot it in good order, and wait until it is back."""
