@@ -26,8 +26,8 @@ RELEASES = ("bookworm", "trixie")
 
 SLOW_SCENARIOS = ("cuda_distribution", "nvidia_driver")
 """Scenarios that fetch or compile too much for the usual run."""
-SLOW_NODES = ("frozen_environments", "historic_profile", "node_reboot", "ubuntu_driver")
-"""Tests of nodes that take too long for it: old distributions are built, a cluster and drivers come and go again and again."""
+SLOW_NODES = ("caffe_by_conda", "frozen_environments", "historic_profile", "node_reboot", "ubuntu_driver")
+"""Tests of nodes that take too long for it: old distributions are built, whole environments, drivers and clusters come and go."""
 BOOKWORM_ALONE = ("nvidia_driver_repository",)
 """Scenarios that would find out nothing more on another release."""
 COMPILER_CACHE = "trainyard-compiler-cache"
