@@ -170,7 +170,7 @@ def test_a_job_over_its_limit_is_ended(cluster: Cluster) -> None:
     job = submit(cluster, "-p quick", "sleep 600")
     running(cluster, job)
     cluster.shell("head", f"scontrol update JobId={job} TimeLimit=0:01")  # a minute is the shortest that a job can ask for itself
-    assert ended(cluster, job, 120)["JobState"] == "TIMEOUT"
+    assert ended(cluster, job, 300)["JobState"] == "TIMEOUT"
 
 
 def test_queues_have_limits_of_their_own(cluster: Cluster) -> None:
