@@ -265,8 +265,8 @@ class Lab:
         """
         status, output = self._container(node).exec_run(list(command), user="root")
         text = output.decode(errors="replace") if output else ""
-        if check and status:
-            raise TrainyardError(f"{' '.join(command)} failed on {node}:\n{text}")
+        if check and status != 0:  # None where Docker does not know how it ended
+            raise TrainyardError(f"{' '.join(command)} failed on {node} ({status}):\n{text}")
         return text
 
     def address(self, node: str) -> str:
