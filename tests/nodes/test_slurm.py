@@ -113,8 +113,14 @@ def running(cluster: Cluster, job: str) -> None:
 
 
 def ended(cluster: Cluster, job: str, seconds: float = 60) -> dict[str, str]:
-    cluster.until(f"squeue -h -j {job} -o %T", "", seconds)
-    return dict(word.partition("=")[::2] for word in cluster.shell("head", f"scontrol --oneliner show job {job}").split())
+    """Wait until a job has ended and its node is clean, and return what the controller says of it."""
+    end = time.monotonic() + seconds
+    while True:
+        said = dict(word.partition("=")[::2] for word in cluster.shell("head", f"scontrol --oneliner show job {job}").split())
+        if said["JobState"] not in {"PENDING", "RUNNING", "COMPLETING"}:
+            return said
+        assert time.monotonic() < end, said
+        time.sleep(0.3)
 
 
 def test_the_queues_are_as_wished(cluster: Cluster) -> None:
@@ -170,7 +176,7 @@ def test_a_job_over_its_limit_is_ended(cluster: Cluster) -> None:
     job = submit(cluster, "-p quick", "sleep 600")
     running(cluster, job)
     cluster.shell("head", f"scontrol update JobId={job} TimeLimit=0:01")  # a minute is the shortest that a job can ask for itself
-    assert ended(cluster, job, 300)["JobState"] == "TIMEOUT"
+    assert ended(cluster, job, 120)["JobState"] == "TIMEOUT"
 
 
 def test_queues_have_limits_of_their_own(cluster: Cluster) -> None:
