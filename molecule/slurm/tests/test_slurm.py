@@ -36,9 +36,9 @@ def test_the_controller_runs_with_what_is_wished(host: Any) -> None:
     assert config["SlurmctldParameters"] == "enable_configless"
     assert config["ReturnToService"] == "1"
     assert config["SelectTypeParameters"].startswith("CR_CORE_MEMORY")
-    # What a container can do; elsewhere it would be proctrack/cgroup. Newer Slurms say (null) for task/none.
+    # What a container can do; elsewhere it would be proctrack/cgroup. Slurm 24.11 says (null) for task/none.
     assert config["ProctrackType"] == "proctrack/linuxproc"
-    assert config["TaskPlugin"] in {"task/none", "(null)"}
+    assert config["TaskPlugin"] == {"bookworm": "task/none", "trixie": "(null)"}[host.system_info.codename]
 
 
 def test_the_daemon_takes_its_configuration_from_the_controller(host: Any) -> None:
