@@ -124,23 +124,42 @@ class Jupyter:
     def run_cell(self, title: str, code: str) -> str:
         """Make a new notebook with the kernel of that title, run one cell in it, throw it away and return what the cell printed.
 
+        A request that never reached the server, for which JupyterLab puts up a dialog, is made once more, as a person would.
+
         Raises:
             AssertionError: the kernel did not answer in time; carries what the page shows.
         """
-        self._open_launcher()
-        self._one(self._card(title)).click()
+        if not self._notebook(title):
+            self._throw_away()
+            assert self._notebook(title), f"No kernel for {title} twice: {self._dialog()}"
         cell = self._one(".jp-Notebook .jp-CodeCell .cm-content")
-        self._until(lambda: self._all('.jp-NotebookPanel .jp-Notebook-ExecutionIndicator[data-status="idle"]'), "an idle kernel")
         cell.click()
         cell.send_keys(code)
         self._until(self._submitted, "the cell to be taken")
         self._until(lambda: self._prompt() == "[1]:", f"the end of the cell in {title}")
         printed = "\n".join(part.text for part in self._all(".jp-Notebook .jp-OutputArea-output"))
-        self._throw_away(self.browser.current_url.split("/lab/tree/")[1].split("?")[0])
+        self._throw_away()
         return printed
 
-    def _throw_away(self, notebook: str) -> None:
-        """Save nothing, end the notebook's kernel and delete its file, by the requests that JupyterLab itself would make."""
+    def _notebook(self, title: str) -> bool:
+        """Make a new notebook with the kernel of that title, and return whether it got its kernel."""
+        self._open_launcher()
+        self._one(self._card(title)).click()
+        self._one(".jp-Notebook .jp-CodeCell .cm-content")
+        self._until(lambda: self._dialog() or self._has_kernel(title), "an idle kernel")
+        return not self._dialog()
+
+    def _has_kernel(self, title: str) -> bool:
+        """Whether the notebook names its kernel; its indicator alone says idle before the kernel was asked for."""
+        idle = self._all('.jp-NotebookPanel .jp-Notebook-ExecutionIndicator[data-status="idle"]')
+        return bool(idle) and any(name.text == title for name in self._all(".jp-NotebookPanel .jp-KernelName"))
+
+    def _dialog(self) -> str:
+        return " ".join(dialog.text for dialog in self._all(".jp-Dialog-content"))
+
+    def _throw_away(self) -> None:
+        """Save nothing, end the open notebook's kernel and delete its file, by the requests that JupyterLab itself would make."""
+        notebook = self.browser.current_url.split("/lab/tree/")[1].split("?")[0]
         self.browser.execute_async_script(
             """
             const [notebook, done] = arguments;
@@ -193,7 +212,8 @@ class Jupyter:
             found: T = wait.until(lambda _browser: condition(), message)
         except Exception as error:
             page = self.browser.find_element(By.TAG_NAME, "body").text
-            raise AssertionError(f"{error}\nThe page shows:\n{page[:2000]}") from error
+            console = "\n".join(entry["message"] for entry in self.browser.get_log("browser")[-20:])
+            raise AssertionError(f"{error}\nThe page shows:\n{page[:2000]}\nThe browser's console:\n{console}") from error
         return found
 
 

@@ -51,6 +51,11 @@ def jupyter(nodes: Lab) -> Iterator[Jupyter]:
         yield Jupyter(browser, f"https://localhost:{port}")
 
 
+def server(nodes: Lab) -> str:
+    """Return the number of JupyterLab's process on the node."""
+    return on_node(nodes, "systemctl", "show", "-P", "MainPID", "trainyard-jupyter")
+
+
 def test_a_wrong_password_is_refused(jupyter: Jupyter) -> None:
     assert not jupyter.log_in("not the password")
 
@@ -63,11 +68,13 @@ def test_a_cell_runs_in_the_kernel_of_each_environment(jupyter: Jupyter, nodes: 
     kernels = {spec["metadata"]["trainyard"]: spec for spec in map(json.loads, specs)}
     assert sorted(kernels) == sorted(IMPORTS)
     assert set(jupyter.kernels()) >= {spec["display_name"] for spec in kernels.values()}
+    first = server(nodes)
     for name, spec in kernels.items():
         printed = jupyter.run_cell(spec["display_name"], f"import sys, {IMPORTS[name]} as f; print(sys.prefix, f.__version__, 6 * 7)")
         jupyter.screenshot(tmp_path / f"{name}.png")
         assert f"/opt/trainyard/envs/{name} " in printed
         assert printed.rstrip().endswith(" 42")
+    assert server(nodes) == first, "JupyterLab ended and was started again between two cells."
 
 
 def test_tensorboard_shows_a_run_to_who_knows_the_password_only(nodes: Lab, password: str, tmp_path: Path) -> None:
