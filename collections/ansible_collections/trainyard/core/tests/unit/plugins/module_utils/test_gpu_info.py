@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,219 @@ def test_reports_of_all_generations(name: str, driver: str, cuda: str, gpus: lis
     assert [(gpu.address, gpu.name, gpu.memory_mib, gpu.mig, gpu.persistence, gpu.processes) for gpu in seen.gpus] == gpus
     assert len({gpu.uuid for gpu in seen.gpus}) == len(gpus)
     assert all(gpu.uuid.startswith("GPU-") and not gpu.errors for gpu in seen.gpus)
+
+
+# What the captured reports say, whole: see README.md of the fixtures for the machines.
+REPORTS: dict[str, tuple[str, str, list[dict[str, object]]]] = {
+    "captured_k80_430.xml": (
+        "430.26",
+        "",  # "Not Found": the library of CUDA is not installed there
+        [
+            {
+                "address": "1580:00:00.0",
+                "uuid": "GPU-00000101-1111-2222-3333-444455556666",
+                "name": "Tesla K80",
+                "memory_mib": 11441,
+                "processes": 1,
+            },
+            {
+                "address": "2df7:00:00.0",
+                "uuid": "GPU-00000102-1111-2222-3333-444455556666",
+                "name": "Tesla K80",
+                "memory_mib": 11441,
+                "processes": 1,
+            },
+            {"address": "4968:00:00.0", "uuid": "GPU-00000103-1111-2222-3333-444455556666", "name": "Tesla K80", "memory_mib": 11441},
+            {"address": "f8d6:00:00.0", "uuid": "GPU-00000104-1111-2222-3333-444455556666", "name": "Tesla K80", "memory_mib": 11441},
+        ],
+    ),
+    "captured_v100_410.xml": (
+        "410.104",
+        "10.0",
+        [
+            {
+                "address": "0000:34:00.0",
+                "uuid": "GPU-00000105-1111-2222-3333-444455556666",
+                "name": "Tesla V100-SXM3-32GB",
+                "memory_mib": 32480,
+                "persistence": True,
+            }
+        ],
+    ),
+    "captured_p400_418.xml": (
+        "418.43",
+        "10.1",
+        [{"address": "0000:43:00.0", "uuid": "GPU-00000106-1111-2222-3333-444455556666", "name": "Quadro P400", "memory_mib": 1998}],
+    ),
+    "captured_v100s_460.xml": (
+        "460.73.01",
+        "11.2",
+        [
+            {
+                "address": "0000:00:0d.0",
+                "uuid": "GPU-00000107-1111-2222-3333-444455556666",
+                "name": "Tesla V100S-PCIE-32GB",
+                "memory_mib": 32510,
+                "processes": 1,
+            }
+        ],
+    ),
+    "captured_a10g_515.xml": (
+        "515.105.01",
+        "11.7",
+        [{"address": "0000:00:1e.0", "uuid": "GPU-00000108-1111-2222-3333-444455556666", "name": "NVIDIA A10G", "memory_mib": 23028}],
+    ),
+    "captured_a100_mig_535.xml": (
+        "535.54.03",
+        "12.2",
+        [
+            {
+                "address": "0000:01:00.0",
+                "uuid": "GPU-00000109-1111-2222-3333-444455556666",
+                "name": "NVIDIA A100-SXM4-80GB",
+                "memory_mib": 81920,
+                "mig": "enabled",
+                "mig_devices": 4,
+            }
+        ],
+    ),
+    "captured_h100_580.xml": (
+        "580.105.08",
+        "13.0",
+        [
+            {
+                "address": address,
+                "uuid": uuid,
+                "name": "NVIDIA H100 80GB HBM3",
+                "memory_mib": 81559,
+                "mig": "disabled",
+                "persistence": True,
+            }
+            for address, uuid in (
+                ("0000:53:00.0", "GPU-00000000-0000-0000-0000-000000000000"),
+                ("0000:64:00.0", "GPU-00000001-0000-0000-0000-000000000001"),
+            )
+        ],
+    ),
+    "captured_gb200_580.xml": (
+        "580.173.02",
+        "13.0",
+        [
+            {"address": address, "uuid": uuid, "name": "NVIDIA GB200", "memory_mib": 189471, "mig": "disabled", "persistence": True}
+            for address, uuid in (
+                ("0000:29:00.0", "GPU-00000000-0000-0000-0000-000000000000"),
+                ("0000:3f:00.0", "GPU-00000001-0000-0000-0000-000000000001"),
+            )
+        ],
+    ),
+    "captured_rtx3090_590.xml": (
+        "590.44.01",
+        "13.1",
+        [
+            {
+                "address": "0000:09:00.0",
+                "uuid": "GPU-12345678-aaaa-bbbb-cccc-0123456789ab",
+                "name": "NVIDIA GeForce RTX 3090",
+                "memory_mib": 24576,
+                "persistence": True,
+            }
+        ],
+    ),
+    "captured_rtxpro6000_590.xml": (
+        "590.44.01",
+        "13.1",
+        [
+            {
+                "address": "0000:61:00.0",
+                "uuid": "GPU-12345678-aaaa-bbbb-cccc-0123456789ab",
+                "name": "NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition",
+                "memory_mib": 97887,
+                "persistence": True,
+                "processes": 1,
+            }
+        ],
+    ),
+    "captured_rtx4000ada_595.xml": (
+        "595.84",
+        "13.2",
+        [
+            {
+                "address": "0000:06:00.0",
+                "uuid": "GPU-0000010a-1111-2222-3333-444455556666",
+                "name": "NVIDIA RTX 4000 SFF Ada Generation",
+                "memory_mib": 20475,
+                "persistence": True,
+                "processes": 2,  # of four, two of which only draw
+            }
+        ],
+    ),
+    "captured_t4_595.xml": (
+        "595.91.07",
+        "13.2",
+        [
+            {
+                "address": "0000:00:1e.0",
+                "uuid": "GPU-00000000-0000-0000-0000-000000000000",
+                "name": "Tesla T4",
+                "memory_mib": 15360,
+                "persistence": True,
+            }
+        ],
+    ),
+    "captured_rubin_615.xml": (
+        "615.23",
+        "13.4",
+        [
+            {
+                "address": address,
+                "uuid": uuid,
+                "name": "NVIDIA Graphics Device",
+                "memory_mib": 286524,
+                "mig": "disabled",
+                "persistence": True,
+            }
+            for address, uuid in (
+                ("0002:81:00.0", "GPU-00000000-0000-0000-0000-000000000000"),
+                ("0002:c1:00.0", "GPU-00000001-0000-0000-0000-000000000001"),
+            )
+        ],
+    ),
+}
+
+
+def test_every_captured_report_is_among_them() -> None:
+    assert sorted(REPORTS) == sorted(path.name for path in (FIXTURES / "nvidia_smi").glob("captured_*.xml"))
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_reports_of_real_machines_are_read_whole(name: str) -> None:
+    driver, cuda, gpus = REPORTS[name]
+    usual = {"compute_mode": "Default", "persistence": False, "processes": 0}
+    assert smi(name) == gpu_info.Smi(
+        rc=0, driver_version=driver, cuda_version=cuda, gpus=[gpu_info.Gpu(**{**usual, **values}) for values in gpus]
+    )
+
+
+def test_the_names_of_versions_that_replace_the_old_ones_are_read() -> None:
+    text = answer("captured_rubin_615.xml")
+    for old in ("driver_version", "cuda_version"):
+        text = re.sub(f"\t<{old}>.*</{old}>\n\t<!-- .* -->\n", "", text)
+    assert "<driver_version>" not in text
+    assert gpu_info.parse_smi(0, text) == smi("captured_rubin_615.xml")
+
+
+def test_a_gpu_that_is_lost_while_the_report_goes_on_is_told_by_its_fields() -> None:
+    sound, lost = smi("mocked_lost_580.xml").gpus
+    assert (sound.address, sound.memory_mib, sound.errors) == ("0000:0a:00.0", 196608, [])
+    assert (lost.address, lost.memory_mib, lost.name) == ("0000:0b:00.0", None, "NVIDIA GB200")
+    assert {"total: GPU is lost", "gpu_temp: GPU is lost", "remapped_rows: GPU is lost"} <= set(lost.errors)
+    assert all(error.endswith(": GPU is lost") for error in lost.errors)
+
+
+def test_complaints_of_real_machines_are_understood_without_an_exit_status() -> None:
+    mismatch, lost = smi("captured_mismatch_580.txt"), smi("captured_lost.txt")
+    assert (mismatch.problem, mismatch.library_version, mismatch.gpus) == ("mismatch", "580.178", [])
+    assert (lost.problem, lost.lost, lost.gpus) == ("fallen_off", ["0000:07:00.0"], [])
 
 
 def test_the_bus_id_counts_where_the_gpus_own_id_is_another() -> None:
