@@ -23,7 +23,7 @@ Capability = tuple[int, int]
 CHANNELS = "conda-"
 """What the names of indexes begin with that are channels of conda's."""
 
-NOISE = {"nvidia", "corporation", "geforce", "gpu", "graphics", "card"}
+NOISE = {"nvidia", "corporation", "geforce", "gpu", "graphics", "card", "device"}
 """Words in a GPU's name that tell no two of them apart."""
 SIZE = re.compile(r"\d+(gb|gib)|hbm\d\w*|pcie|sxm\d?|nvl|mezzanine")
 """Words about memory and sockets: variants of one GPU, with the same instructions."""

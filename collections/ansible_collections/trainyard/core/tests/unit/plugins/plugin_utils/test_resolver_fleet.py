@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from ansible_collections.trainyard.core.plugins.plugin_utils._gpu_catalog import UnknownWordError
@@ -172,3 +174,44 @@ def test_machines_that_nobody_knows_are_refused_with_the_nearest(system: str, gp
 )
 def test_gpus_are_known_by_the_names_that_people_and_nvidia_smi_use(word: str, expected: tuple[int, int]) -> None:
     assert CATALOG.gpu(word).capability == expected
+
+
+# What the captured reports of nvidia-smi are of; the oldest do not say it themselves.
+REPORTS = Path(__file__).parents[3] / "fixtures" / "nvidia_smi"
+CAPTURED = {
+    "k80_430": "Kepler",
+    "p400_418": "Pascal",
+    "v100_410": "Volta",
+    "v100s_460": "Volta",
+    "t4_595": "Turing",
+    "a10g_515": "Ampere",
+    "a100_mig_535": "Ampere",
+    "rtx3090_590": "Ampere",
+    "rtx4000ada_595": "Ada",
+    "h100_580": "Hopper",
+    "gb200_580": "Blackwell",
+    "rtxpro6000_590": "Blackwell",
+    "rubin_615": "Rubin",
+}
+BLANKED, NAMELESS = "000000DE", "NVIDIA Graphics Device"
+
+
+def test_every_captured_report_is_among_them() -> None:
+    assert sorted(f"captured_{name}.xml" for name in CAPTURED) == sorted(path.name for path in REPORTS.glob("captured_*.xml"))
+
+
+@pytest.mark.parametrize("report,title", CAPTURED.items())
+def test_gpus_of_real_machines_are_known_by_their_id_and_by_their_name(report: str, title: str) -> None:
+    for gpu in ElementTree.parse(REPORTS / f"captured_{report}.xml").getroot().iter("gpu"):
+        number, name = gpu.findtext("pci/pci_device_id", ""), gpu.findtext("product_name", "")
+        # nvidia-smi's name for it, which is longer than ours for one of them
+        assert gpu.findtext("product_architecture", title).removesuffix(" Lovelace") == title
+        words = [word for word in (f"10de:{number[:4].lower()}", name) if number != BLANKED or word == name]
+        known = [CATALOG.gpu(word) for word in words if word != NAMELESS]
+        assert {known_gpu.architecture.title for known_gpu in known} == {title}
+        assert len({known_gpu.capability for known_gpu in known}) == 1
+
+
+def test_the_drivers_name_for_a_gpu_that_it_does_not_know_tells_nothing() -> None:
+    with pytest.raises(UnknownWordError):
+        CATALOG.gpu(NAMELESS)
