@@ -187,6 +187,7 @@ class Lab:
         nodes: host names, which are also the names in the inventory.
         state: folder for the key pair, the known host keys and the ssh_config; made with mode 0700.
         mounts: read-only folders, path on this machine -> path in every node.
+        shared: folders that every node may write, as of a file server; path on this machine -> path in every node.
         devices: kinds of devices that the nodes may use, such as ``b 7:* rmw`` for loop devices.
     """
 
@@ -195,6 +196,7 @@ class Lab:
     state: Path
     image: Image = field(default_factory=Image)
     mounts: Mapping[Path, str] = field(default_factory=dict)
+    shared: Mapping[Path, str] = field(default_factory=dict)
     devices: Sequence[str] = ()
     say: Say = print
 
@@ -339,6 +341,7 @@ class Lab:
             self.say(f"booting {node}")
             arguments = systemd_arguments(name)
             volumes = [*arguments.pop("volumes"), *(f"{source}:{target}:ro" for source, target in self.mounts.items())]
+            volumes += [f"{source}:{target}" for source, target in self.shared.items()]
             container = self.client.containers.create(
                 tag,
                 name=name,

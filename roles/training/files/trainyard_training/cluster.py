@@ -1,0 +1,141 @@
+# Copyright (c) Trainyard contributors
+# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""The cluster as Slurm tells of it: queues and their limits. Nothing here keeps a state of its own."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .errors import UNAVAILABLE, RefusedError
+
+UNLIMITED = "UNLIMITED"
+
+
+@dataclass(frozen=True)
+class Queue:
+    """A partition of Slurm's.
+
+    Attributes:
+        name: as ``--where`` takes it.
+        default: whether jobs go there that name no queue.
+        limit: seconds that a job may run; None for no limit.
+        nodes: how many nodes it has.
+        cores: cores of its smallest node.
+        gpus: GPUs of the node that has fewest; 0 where one has none.
+        open: whether it takes jobs.
+    """
+
+    name: str
+    default: bool
+    limit: int | None
+    nodes: int
+    cores: int
+    gpus: int
+    open: bool
+
+    def __str__(self) -> str:
+        """Say it as in a list of what there is."""
+        limit = "no time limit" if self.limit is None else f"up to {duration(self.limit)}"
+        gpus = f", {self.gpus} GPUs each" if self.gpus else ""
+        return f"{self.name} ({limit}, {self.nodes} node{'s' if self.nodes != 1 else ''}, {self.cores} cores each{gpus})"
+
+
+def seconds(words: str) -> int:
+    """Return the seconds of a time in one of Slurm's forms: M, M:S, H:M:S, D-H, D-H:M, D-H:M:S.
+
+    Raises:
+        ValueError: it has none of them.
+    """
+    form = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", words)
+    if not form:
+        raise ValueError(words)
+    days, *parts = (None if part is None else int(part) for part in form.groups())
+    given = [part for part in parts if part is not None]
+    if days is not None:
+        hours, minutes, rest = [*given, 0, 0][:3]
+    elif len(given) == 3:
+        hours, minutes, rest = given
+    else:
+        hours, minutes, rest = 0, *[*given, 0][:2]
+    return (days or 0) * 86400 + hours * 3600 + minutes * 60 + rest
+
+
+def duration(count: int) -> str:
+    """Return seconds as Slurm prints them, such as 1-12:00:00 or 00:30:00."""
+    days, rest = divmod(count, 86400)
+    clock = f"{rest // 3600:02}:{rest // 60 % 60:02}:{rest % 60:02}"
+    return f"{days}-{clock}" if days else clock
+
+
+def ask(command: Sequence[str]) -> str:
+    """Run one of Slurm's commands and return what it printed.
+
+    Raises:
+        RefusedError: Slurm is not there, or says no.
+    """
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    except FileNotFoundError as error:
+        raise RefusedError(f"{command[0]} is not installed: this machine is not in a Slurm cluster.", UNAVAILABLE) from error
+    except subprocess.TimeoutExpired as error:
+        raise RefusedError(
+            f"{command[0]} did not answer within a minute: is the cluster's controller up? Ask: scontrol ping", UNAVAILABLE
+        ) from error
+    if done.returncode:
+        raise RefusedError(f"{command[0]}: {done.stderr.strip() or done.stdout.strip()}", UNAVAILABLE)
+    return done.stdout
+
+
+QUEUES = ["sinfo", "--noheader", "--format=%R|%l|%D|%c|%G|%a|%P"]
+
+
+def queues() -> dict[str, Queue]:
+    """Return name -> queue, for those that this user may use, in Slurm's order.
+
+    Raises:
+        RefusedError: Slurm does not answer.
+    """
+    return parse_queues(ask(QUEUES))
+
+
+def parse_queues(printed: str) -> dict[str, Queue]:
+    """Read what `QUEUES` prints: a line for each queue and sort of node."""
+    found: dict[str, Queue] = {}
+    for line in printed.splitlines():
+        name, limit, nodes, cores, resources, available, marked = line.strip().split("|")
+        part = Queue(
+            name=name,
+            default=marked.endswith("*"),
+            limit=None if limit == "infinite" else seconds(limit),
+            nodes=int(nodes),
+            cores=int(cores.rstrip("+")),
+            gpus=gpus(resources),
+            open=available == "up",
+        )
+        before = found.get(name)
+        if before:
+            part = Queue(
+                name,
+                part.default,
+                part.limit,
+                before.nodes + part.nodes,
+                min(before.cores, part.cores),
+                min(before.gpus, part.gpus),
+                part.open,
+            )
+        found[name] = part
+    return found
+
+
+def gpus(resources: str) -> int:
+    """Return how many GPUs stand in a node's generic resources, such as ``gpu:a100:4(S:0-1),gpu:t4:1``."""
+    return sum(int(count) for count in re.findall(r"gpu(?::[^:,(]+)?:(\d+)", resources))
+
+
+def state(job: str) -> dict[str, str]:
+    """Return what the controller says of a job, by its own names; empty where it knows none any more."""
+    done = subprocess.run(["scontrol", "--oneliner", "show", "job", job], capture_output=True, text=True, timeout=60, check=False)
+    return dict(re.findall(r"(\S+?)=(\S*)", done.stdout)) if not done.returncode else {}

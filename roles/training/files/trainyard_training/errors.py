@@ -1,0 +1,22 @@
+# Copyright (c) Trainyard contributors
+# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""What users refuse to find out only when the job has waited for a night: a message that says what is wrong and what would be right."""
+
+from __future__ import annotations
+
+USAGE = 64
+"""Exit status for words that cannot be used (EX_USAGE)."""
+UNAVAILABLE = 69
+"""Exit status for a cluster that does not answer (EX_UNAVAILABLE)."""
+
+
+class RefusedError(Exception):
+    """The request cannot be carried out; nothing was submitted.
+
+    Attributes:
+        status: exit status for the command line.
+    """
+
+    def __init__(self, message: str, status: int = USAGE) -> None:
+        super().__init__(message)
+        self.status = status

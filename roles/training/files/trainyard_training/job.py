@@ -1,0 +1,97 @@
+# Copyright (c) Trainyard contributors
+# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""A job's folder at its submitter's: what is shipped, what was wished, and what comes back.
+
+NAME-1/job.json           the wish, as the nodes read it
+NAME-1/workspace.tar      and thirdparty.tar: as they were when the job was submitted
+NAME-1/logs/              job.log, and one file for each node
+NAME-1/checkpoints/       what the script keeps; a job that starts again finds it
+NAME-1/result.json        how it ended
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import tarfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from .errors import RefusedError
+from .options import Wish
+
+WISH, RESULT, LOGS, CHECKPOINTS = "job.json", "result.json", "logs", "checkpoints"
+PARTS = ("workspace", "thirdparty")
+KEPT_OUT = {".git", "__pycache__", ".ipynb_checkpoints", ".venv"}
+"""Names that are not shipped: history, caches and environments of the submitter's own machine."""
+
+
+def new_folder(name: str, parent: Path) -> Path:
+    """Make the folder NAME-1, or the first number that is free, readable by its owner alone.
+
+    Raises:
+        RefusedError: the parent folder cannot be written.
+    """
+    for number in range(1, 100_000):
+        folder = parent / f"{name}-{number}"
+        try:
+            folder.mkdir(mode=0o700)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise RefusedError(f"The job's results belong into {parent}, where no folder can be made: {error.strerror}.") from error
+        return folder
+    raise RefusedError(f"{parent} has a hundred thousand folders {name}-N. Remove some, or choose another --job-name.")
+
+
+def fill(folder: Path, wish: Wish, extra: Mapping[str, Any]) -> None:
+    """Put the wish and what is to be shipped into a new folder.
+
+    Args:
+        folder: made by :func:`new_folder`.
+        wish: the job.
+        extra: what the nodes are to know beside it.
+    """
+    for name in (LOGS, CHECKPOINTS):
+        (folder / name).mkdir(mode=0o700)
+    words = {**dataclasses.asdict(wish), **extra, "workspace": str(wish.workspace), "thirdparty": str(wish.thirdparty or "")}
+    write_json(folder / WISH, words)
+    for name in PARTS:
+        source: Path | None = getattr(wish, name)
+        if source:
+            with tarfile.open(folder / f"{name}.tar", "w") as archive:
+                archive.add(source, arcname=".", filter=_shipped(source))
+
+
+def _shipped(source: Path) -> Callable[[tarfile.TarInfo], tarfile.TarInfo | None]:
+    def keep(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+        path = source / member.name
+        if path.name in KEPT_OUT or is_job_folder(path) or not (member.isfile() or member.isdir() or member.issym()):
+            return None
+        return member
+
+    return keep
+
+
+def is_job_folder(path: Path) -> bool:
+    """Whether a folder is a job's, made here."""
+    return (path / WISH).is_file() and (path / CHECKPOINTS).is_dir()
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a file that others see whole or not at all."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(json.dumps(value, indent=1) + "\n")
+    beside.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a file that :func:`write_json` wrote.
+
+    Raises:
+        OSError: it is not there, or cannot be read.
+    """
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found

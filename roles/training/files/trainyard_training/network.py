@@ -1,0 +1,54 @@
+# Copyright (c) Trainyard contributors
+# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""The way to another machine, as the kernel's routing has it: never the interface that happens to come first."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Route:
+    """How this machine reaches another one.
+
+    Attributes:
+        interface: such as eth0.
+        address: this machine's own address on that way.
+    """
+
+    interface: str
+    address: str
+
+
+def route_to(host: str) -> Route:
+    """Return the way to a host.
+
+    Raises:
+        OSError: its name is unknown, or there is no way to it.
+    """
+    address = socket.getaddrinfo(host, None, socket.AF_INET, socket.SOCK_STREAM)[0][4][0]
+    done = subprocess.run(["ip", "-json", "route", "get", str(address)], capture_output=True, text=True, timeout=20, check=False)
+    if done.returncode:
+        raise OSError(f"there is no route to {host} ({address}): {done.stderr.strip()}")
+    return parse_route(done.stdout)
+
+
+def parse_route(printed: str) -> Route:
+    """Read what ``ip -json route get`` prints."""
+    found = json.loads(printed)[0]
+    return Route(interface=found["dev"], address=found["prefsrc"])
+
+
+def free_ports(address: str, count: int) -> list[int]:
+    """Return numbers of ports that are free on an address now."""
+    holders = [socket.socket() for _ in range(count)]
+    try:
+        for holder in holders:
+            holder.bind((address, 0))
+        return [int(holder.getsockname()[1]) for holder in holders]
+    finally:
+        for holder in holders:
+            holder.close()

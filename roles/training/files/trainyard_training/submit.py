@@ -1,0 +1,86 @@
+# Copyright (c) Trainyard contributors
+# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""cluster_train: check a wish, put its folder together, hand it to Slurm, and follow it when asked."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import cluster, job, options, watch
+from .cluster import Queue
+from .errors import USAGE, RefusedError
+from .options import PRIORITIES, Wish
+
+
+def main(words: Sequence[str], program: str, run: Path, settings: dict[str, str], framework: str = "") -> int:
+    """Carry out the command and return its exit status.
+
+    Args:
+        words: the command line.
+        program: what users call it.
+        run: the script through which Slurm starts the parts on the nodes.
+        settings: what the role wrote beside it.
+        framework: the one that need not be named.
+    """
+    chosen = options.parser(program, framework).parse_args(options.with_dashes(words))
+    wish = options.wish(chosen)
+    queue = options.fits(wish, cluster.queues())
+    gpus = gpus_per_node(wish, queue)
+    if chosen.dry_run:
+        print(shlex.join(command(wish, queue, Path(f"{wish.name}-N"), run, gpus)))
+        return 0
+    folder = job.new_folder(wish.name, Path.cwd())
+    job.fill(folder, wish, {"gpus_per_node": gpus, "environments": settings["environments"]})
+    number = cluster.ask(command(wish, queue, folder, run, gpus)).strip().split(";")[0]
+    print(f"Job {number} in the queue {queue.name}; its logs and results: {folder}", flush=True)
+    if chosen.watch:
+        return watch.follow(number, folder)
+    print(f"Follow it with: tail -F {shlex.quote(str(folder))}/logs/*.log     End it with: scancel {number}")
+    return 0
+
+
+def gpus_per_node(wish: Wish, queue: Queue) -> int:
+    """Return how many GPUs a job takes on each node: one for each trainer where the queue has them, unless it says otherwise."""
+    if wish.gpus is not None:
+        return wish.gpus * wish.trainers
+    return min(wish.trainers, queue.gpus)
+
+
+def command(wish: Wish, queue: Queue, folder: Path, run: Path, gpus: int) -> list[str]:
+    """Return the words that submit a job."""
+    words = [
+        "sbatch",
+        "--parsable",
+        f"--job-name={wish.name}",
+        f"--partition={queue.name}",
+        f"--nodes={wish.nodes}",
+        "--ntasks-per-node=1",
+        f"--cpus-per-task={wish.trainers}",
+        f"--nice={PRIORITIES[wish.priority]}",
+        "--requeue",
+        "--open-mode=append",
+        f"--chdir={folder}",
+        f"--output={folder}/{job.LOGS}/job.log",
+    ]
+    if wish.limit is not None:
+        words.append(f"--time={cluster.duration(wish.limit)}")
+    if wish.submitter:
+        words.append(f"--comment={wish.submitter}")
+    if gpus:
+        words.append(f"--gpus-per-node={gpus}")
+    if wish.exclusive:
+        words.append("--exclusive")
+    return [*words, f"--wrap=exec {shlex.quote(str(run))} batch {shlex.quote(str(folder))}"]
+
+
+def paddle(words: Sequence[str], run: Path, settings: dict[str, str]) -> int:
+    """The old command line, ``paddle cluster_train ...``; everything else goes to the Paddle of the environment."""
+    if words[:1] == ["cluster_train"]:
+        return main(words[1:], "paddle cluster_train", run, settings, framework="paddle")
+    own = Path(settings["environments"]) / "paddle" / "bin" / "paddle"
+    if own.is_file():
+        os.execv(own, [str(own), *words])
+    raise RefusedError("Usage: paddle cluster_train --config FILE ...     (all of it: paddle cluster_train --help)", USAGE)

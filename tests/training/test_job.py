@@ -1,0 +1,195 @@
+"""A job's folder, and how each framework is started from it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trainyard_training import job, launchers, network, node, watch
+from trainyard_training.errors import RefusedError
+from trainyard_training.launchers import Node
+from trainyard_training.options import Wish
+
+NODES = [Node("node1", "10.0.0.1", [1001, 1002, 1003, 1004]), Node("node2", "10.0.0.2", [2001, 2002, 2003, 2004])]
+TRAINER = Path(node.__file__).with_name("trainer.py")
+
+
+def wish(workspace: Path, **changes: Any) -> Wish:
+    whole: dict[str, Any] = {
+        "framework": "pytorch",
+        "environment": "pytorch",
+        "config": "train.py",
+        "workspace": workspace,
+        "nodes": 2,
+        "trainers": 2,
+        "passes": 3,
+        "limit": None,
+        "submitter": "",
+        "priority": "normal",
+        "queue": "",
+        "name": "train",
+        "thirdparty": None,
+        "log_period": 100,
+        "dot_period": 100,
+        "saving_period": 1,
+        "strategy": "multiworker",
+        "servers": 1,
+        "gpus": None,
+        "exclusive": False,
+        "arguments": ("--rate", "0.1"),
+    }
+    return Wish(**{**whole, **changes})
+
+
+def started(rank: int, tmp_path: Path, there: list[Node] | None = None, **changes: Any) -> list[launchers.Process]:
+    wanted = {**vars(wish(tmp_path, **changes)), "gpus_per_node": changes.get("gpus") or 0}
+    return launchers.processes(wanted, there or NODES, rank, "/envs/x/bin/python", "/lib/trainer.py", tmp_path / "logs", "7.0")
+
+
+def test_folders_are_numbered_and_the_owners_alone(tmp_path: Path) -> None:
+    folders = [job.new_folder("it", tmp_path) for _ in range(2)]
+    assert [folder.name for folder in folders] == ["it-1", "it-2"]
+    assert folders[0].stat().st_mode & 0o777 == 0o700
+    with pytest.raises(RefusedError, match="no folder can be made"):
+        job.new_folder("it", tmp_path / "nowhere")
+
+
+def test_what_is_shipped_has_no_history_no_caches_and_no_results(tmp_path: Path) -> None:
+    for name in ("train.py", "data/a.txt", ".git/config", "__pycache__/x.pyc"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "link").symlink_to("train.py")
+    os.mkfifo(tmp_path / "pipe")
+    job.fill(job.new_folder("old", tmp_path), wish(tmp_path), {})
+    folder = job.new_folder("it", tmp_path)
+    job.fill(folder, wish(tmp_path), {"gpus_per_node": 0})
+    with tarfile.open(folder / "workspace.tar") as archive:
+        assert sorted(archive.getnames()) == [".", "./data", "./data/a.txt", "./link", "./train.py"]
+    told = job.read_json(folder / job.WISH)
+    assert (told["config"], told["trainers"], told["arguments"], told["gpus_per_node"]) == ("train.py", 2, ["--rate", "0.1"], 0)
+    assert not (folder / "thirdparty.tar").exists()
+
+
+def test_torchrun_on_each_node_meets_at_the_first(tmp_path: Path) -> None:
+    (process,) = started(1, tmp_path)
+    assert process.command[:3] == ["/envs/x/bin/python", "-m", "torch.distributed.run"]
+    assert {"--nnodes=2", "--node-rank=1", "--nproc-per-node=2", "--master-addr=10.0.0.1", "--master-port=1001"} <= set(process.command)
+    assert process.command[-4:] == ["/lib/trainer.py", "train.py", "--rate", "0.1"]
+
+
+def test_paddle_on_each_node_has_an_address_for_its_master(tmp_path: Path) -> None:
+    (process,) = started(1, tmp_path, framework="paddle")
+    assert {"--master=10.0.0.1:1001", "--nnodes=2", "--rank=1", "--nproc_per_node=2"} <= set(process.command)
+    (alone,) = started(0, tmp_path, NODES[:1], framework="paddle", nodes=1)
+    assert not [word for word in alone.command if word.startswith("--master")]
+
+
+def test_every_worker_of_tensorflow_knows_its_place(tmp_path: Path) -> None:
+    processes = [process for rank in (0, 1) for process in started(rank, tmp_path, framework="tensorflow")]
+    places = [json.loads(process.environment["TF_CONFIG"]) for process in processes]
+    workers = ["10.0.0.1:1001", "10.0.0.1:1002", "10.0.0.2:2001", "10.0.0.2:2002"]
+    assert [place["cluster"] for place in places] == [{"worker": workers}] * 4
+    assert [place["task"] for place in places] == [{"type": "worker", "index": number} for number in range(4)]
+    assert [process.environment["TRAINYARD_RANK"] for process in processes] == ["0", "1", "2", "3"]
+    assert all(process.leads for process in processes)
+
+
+def test_around_servers_the_chief_alone_leads(tmp_path: Path) -> None:
+    around = {"framework": "tensorflow", "strategy": "parameter-server", "servers": 2}
+    processes = [process for rank in (0, 1) for process in started(rank, tmp_path, **around)]
+    assert [process.name for process in processes] == ["chief 0", "worker 0", "ps 1", "worker 1", "worker 2", "ps 0"]
+    assert [process.name for process in processes if process.leads] == ["chief 0"]
+    cluster = json.loads(processes[0].environment["TF_CONFIG"])["cluster"]
+    assert cluster == {
+        "chief": ["10.0.0.1:1001"],
+        "worker": ["10.0.0.1:1002", "10.0.0.2:2001", "10.0.0.2:2002"],
+        "ps": ["10.0.0.2:2003", "10.0.0.1:1004"],
+    }
+    assert len({place for places in cluster.values() for place in places}) == 6
+
+
+def test_a_build_that_was_shipped_comes_first(tmp_path: Path) -> None:
+    assert launchers.private_build("pytorch", tmp_path) is None
+    for place in ("lib/python/site-packages/torch", "lib/python/site-packages/torch/vendored/torch"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "__init__.py").touch()
+    assert launchers.private_build("pytorch", tmp_path) == tmp_path / "lib/python/site-packages"
+    assert launchers.private_build("paddle", tmp_path) is None
+
+
+def test_the_hook_gets_both_folders_and_hands_on_what_it_exports(tmp_path: Path) -> None:
+    hook = tmp_path / "before_hook.sh"
+    hook.write_text('private_script() { echo said; export TOLD="$1:$2"; }')
+    told = node.hooked(hook, tmp_path / "third", tmp_path, {"PATH": "/usr/bin:/bin", "KEPT": "1"})
+    assert told["TOLD"] == f"{tmp_path}/third:{tmp_path}"
+    assert told["KEPT"] == "1"
+
+
+@pytest.mark.parametrize("script", ["private_script() { false; echo not reached; }", "true", "private_script() { return 3; }"])
+def test_a_hook_that_fails_is_no_start(tmp_path: Path, script: str) -> None:
+    hook = tmp_path / "before_hook.sh"
+    hook.write_text(script)
+    with pytest.raises(node.UnusableError, match="has failed with status"):
+        node.hooked(hook, tmp_path, tmp_path, {"PATH": "/usr/bin:/bin"})
+
+
+@pytest.mark.parametrize(
+    "variables", [("RANK", "WORLD_SIZE"), ("PADDLE_TRAINER_ID", "PADDLE_TRAINERS_NUM"), ("TRAINYARD_RANK", "TRAINYARD_WORLD_SIZE")]
+)
+def test_each_trainer_gets_its_share_of_the_list(tmp_path: Path, variables: tuple[str, str]) -> None:
+    (tmp_path / "train.list").write_text("a\nb\n\nc\nd\ne\n")
+    (tmp_path / "beside.py").write_text("NAME = 'beside'")
+    (tmp_path / "script.py").write_text(
+        "import os, sys, beside\n"
+        "print(__name__, beside.NAME, sys.argv, os.environ['TRAINYARD_RANK'], open(os.environ['TRAINYARD_TRAIN_LIST']).read().split())"
+    )
+    said = []
+    for rank in (0, 1):
+        environment = {variables[0]: str(rank), variables[1]: "2", "TRAINYARD_TRAIN_LIST": str(tmp_path / "train.list")}
+        words = [sys.executable, str(TRAINER), "script.py", "--rate", "1"]
+        said.append(subprocess.run(words, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True).stdout.strip())
+    arguments = "['script.py', '--rate', '1']"
+    assert said == [f"__main__ beside {arguments} 0 ['a', 'c', 'e']", f"__main__ beside {arguments} 1 ['b', 'd']"]
+
+
+def test_a_trainer_alone_needs_nothing(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text("import os; print(os.environ['TRAINYARD_RANK'], os.environ['TRAINYARD_WORLD_SIZE'])")
+    done = subprocess.run([sys.executable, TRAINER, "script.py"], cwd=tmp_path, env={}, check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["0", "1"]
+
+
+def test_the_way_to_a_node_names_the_interface() -> None:
+    printed = '[{"dst":"10.0.0.2","dev":"ib0","prefsrc":"10.0.0.1","flags":[],"uid":0,"cache":[]}]'
+    route = network.parse_route(printed)
+    assert (route.interface, route.address) == ("ib0", "10.0.0.1")
+    assert node.interfaces("ib0") == {"GLOO_SOCKET_IFNAME": "ib0", "TP_SOCKET_IFNAME": "ib0", "NCCL_SOCKET_IFNAME": "=ib0"}
+
+
+def test_logs_are_shown_line_by_line_and_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tails = watch.Tails(tmp_path)
+    (tmp_path / "node1.log").write_text("one\ntw")
+    tails.show()
+    (tmp_path / "node1.log").write_text("one\ntwo\n")
+    tails.show()
+    tails.show()
+    assert capsys.readouterr().out == "[node1] one\n[node1] two\n"
+
+
+@pytest.mark.parametrize(
+    "said, status",
+    [
+        ({"JobState": "COMPLETED", "ExitCode": "0:0"}, 0),
+        ({"JobState": "FAILED", "ExitCode": "3:0"}, 3),
+        ({"JobState": "TIMEOUT", "ExitCode": "0:0"}, 1),
+        ({"JobState": "CANCELLED", "ExitCode": "0:15"}, 143),
+        ({}, 1),
+    ],
+)
+def test_the_exit_status_is_the_jobs(tmp_path: Path, said: dict[str, str], status: int) -> None:
+    assert watch.ended("7", tmp_path, said) == status

@@ -1,0 +1,103 @@
+"""Nodes of a job meet over a real loopback connection: they hear of each other, notice who has gone, and end together."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from trainyard_training import meeting
+from trainyard_training.meeting import Host, LostError, join
+
+HERE = "127.0.0.1"
+
+
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, seconds in (("PERIOD", 0.1), ("PATIENCE", 0.6), ("ARRIVAL", 1.0)):
+        monkeypatch.setattr(meeting, name, seconds)
+
+
+async def member(port: int, rank: int, token: str, status: int | None = 0, wait: float = 0) -> Any:
+    """Come, work, say how it went and return what the host said last; without a status: go without a word."""
+    line, nodes = await join(HERE, port, rank, token, {"name": f"n{rank}"})
+    await asyncio.sleep(wait)
+    try:
+        if status is None:
+            return nodes
+        await line.say({"status": status})
+        return nodes, (await line.hear())["end"]
+    finally:
+        await line.close()
+
+
+async def held(*members: tuple[int | None, float]) -> tuple[Host, list[Any]]:
+    host = Host([f"n{rank}" for rank in range(len(members))], "secret")
+    port = await host.open(HERE)
+    parts = [member(port, rank, "secret", *words) for rank, words in enumerate(members)]
+    *said, _ = await asyncio.gather(*parts, host.run(), return_exceptions=True)
+    return host, said
+
+
+def test_all_hear_of_each_other_and_end_when_the_last_is_done() -> None:
+    host, said = asyncio.run(held((0, 0), (0, 1.0)))  # longer than anybody's patience with silence
+    nodes = [{"name": "n0"}, {"name": "n1"}]
+    assert said == [(nodes, "done"), (nodes, "done")]
+    assert (host.problem, host.failed) == ("", "")
+
+
+def test_one_that_fails_ends_all_with_its_name() -> None:
+    host, said = asyncio.run(held((0, 2.0), (3, 0)))
+    assert host.failed == "n1 has failed with status 3"
+    assert said[1][1] == "n1 has failed with status 3"
+
+
+def test_one_that_goes_is_missed() -> None:
+    host, _said = asyncio.run(held((0, 0), (None, 0.1)))
+    assert host.problem in {"n1 has gone", "n1 is cut off: Connection reset by peer"}
+
+
+def test_one_that_falls_silent_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def silent() -> Host:
+        host = Host(["n0"], "secret")
+        port = await host.open(HERE)
+        _reader, writer = await asyncio.open_connection(HERE, port)
+        writer.write(b'{"token": "secret", "rank": 0, "node": {}}\n')
+        await host.run()
+        writer.close()
+        return host
+
+    assert asyncio.run(silent()).problem == "n0 said nothing for 1 seconds"
+
+
+def test_one_that_does_not_come_is_named() -> None:
+    async def short() -> tuple[Host, Any]:
+        host = Host(["n0", "n1"], "secret")
+        port = await host.open(HERE)
+        said, _ = await asyncio.gather(member(port, 0, "secret"), host.run(), return_exceptions=True)
+        return host, said
+
+    host, said = asyncio.run(short())
+    assert host.problem == "n1 did not come within 1 seconds"
+    assert isinstance(said, LostError)
+
+
+@pytest.mark.parametrize(
+    "hello", [b'{"token": "other", "rank": 0, "node": {}}\n', b"[]\n", b"x\n", b'{"token": "secret", "rank": 5, "node": {}}\n']
+)
+def test_strangers_are_turned_away(hello: bytes) -> None:
+    async def knock() -> bytes:
+        host = Host(["n0"], "secret")
+        port = await host.open(HERE)
+        reader, writer = await asyncio.open_connection(HERE, port)
+        writer.write(hello)
+        answer = await reader.read()
+        writer.close()
+        return answer
+
+    assert asyncio.run(knock()) == b""
+
+
+def test_nobody_there_is_said() -> None:
+    with pytest.raises(LostError, match=r"cannot be reached at 127\.0\.0\.1:1"):
+        asyncio.run(join(HERE, 1, 0, "secret", {}))
