@@ -44,8 +44,9 @@ class Cluster:
     def user(self, script: str, name: str = "ada") -> tuple[int, str]:
         """Run a script on the head as an ordinary user in the shared folder, and return its exit status and what it printed."""
         words = f"cd {SHARED}/{name}; {{ {script}\n}} 2>&1 && echo rc 0 || echo rc $?"
-        printed, _, status = self.lab.execute("head", ["runuser", "-u", name, "--", "bash", "-c", words]).rstrip().rpartition("\nrc ")
-        return (int(status), printed) if status else (int(printed.removeprefix("rc ")), "")
+        printed = self.lab.execute("head", ["runuser", "-u", name, "--", "bash", "-c", words]).rstrip()
+        *lines, status = printed.splitlines()
+        return int(status.removeprefix("rc ")), "\n".join(lines)
 
     def train(self, words: str, folder: str = "") -> tuple[int, str, Path]:
         """Run cluster_train to its end, and return exit status, output and the job's folder as the nodes see it."""
@@ -287,6 +288,13 @@ def test_a_controller_that_starts_again_leaves_the_job_alone(cluster: Cluster) -
     assert (told["status"], told["starts"]) == (0, 1)
 
 
+def test_a_second_run_changes_nothing_and_check_mode_agrees(cluster: Cluster) -> None:
+    for words in ((), ("--check", "--diff")):
+        done = cluster.run("cluster.yml", *words)
+        assert done.status == 0, done.failures()
+        assert done.changed == {"head": 0, "node1": 0, "node2": 0}, done.text[-3000:]
+
+
 def test_a_job_goes_on_from_its_checkpoint_after_a_node_died(cluster: Cluster) -> None:
     number, folder = long_job(cluster, "dies")
     cluster.lab.kill("node2")
@@ -338,8 +346,8 @@ def test_a_sweep_runs_every_combination_and_resumes_where_it_stopped(cluster: Cl
 
 
 def test_one_at_a_time_on_a_node(cluster: Cluster) -> None:
-    script = "run-one sh -c 'date +%s%N; sleep 1; date +%s%N' > /tmp/$1 2>/dev/null"
-    both = f'for u in ada bob; do runuser -u $u -- bash -c "{script}" - $u & done; wait; cat /tmp/ada /tmp/bob'
+    put(cluster, f"{SHARED}/ada/turn", "run-one sh -c 'date +%s%N; sleep 1; date +%s%N' > /tmp/$1 2>/dev/null")
+    both = f"for u in ada bob; do runuser -u $u -- bash {SHARED}/ada/turn $u & done; wait; cat /tmp/ada /tmp/bob"
     times = list(map(int, cluster.shell("node1", both).split()))
     first, second = sorted((times[:2], times[2:]))
     assert first[1] <= second[0]
@@ -359,13 +367,6 @@ def test_by_hand_as_in_the_old_days(cluster: Cluster) -> None:
         while words not in cluster.shell(node, "cat /tmp/by-hand"):
             assert time.monotonic() < end
             time.sleep(0.5)
-
-
-def test_a_second_run_changes_nothing_and_check_mode_agrees(cluster: Cluster) -> None:
-    for words in ((), ("--check", "--diff")):
-        done = cluster.run("cluster.yml", *words)
-        assert done.status == 0, done.failures()
-        assert done.changed == {"head": 0, "node1": 0, "node2": 0}, done.text[-3000:]
 
 
 def test_undo_takes_the_tools_and_leaves_the_jobs(cluster: Cluster) -> None:

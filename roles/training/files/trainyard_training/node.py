@@ -97,7 +97,7 @@ def prepared(folder: Path, wish: Mapping[str, Any], scratch: Path) -> dict[str, 
     """
     root = Path(wish["environments"]) / wish["environment"]
     if not (root / "bin" / "python").exists():
-        there = sorted(path.name for path in Path(wish["environments"]).glob("*") if (path / "bin" / "python").exists())
+        there = sorted(path.name for path in Path(wish["environments"]).glob("[!.]*") if (path / "bin" / "python").exists())
         raise UnusableError(f"there is no environment {wish['environment']} on this node; there are: {', '.join(there) or 'none'}.")
     for name in job.PARTS:
         (scratch / name).mkdir()
