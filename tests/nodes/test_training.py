@@ -323,16 +323,19 @@ def test_nodes_that_lose_each_other_say_so_and_do_not_hang(cluster: Cluster) -> 
 
 
 SWEPT = f"""
-import os, sys
-words = dict(word[2:].split("=") for word in sys.argv[1:])
-print("accuracy=%g" % (0.5 + float(words["lr"]) + int(words["batchsize"]) / 1000))
-sys.exit(words["lr"] == "0.2" and not os.path.exists("{SHARED}/ada/sweeps/mended"))
+import os, fire
+
+def train(lr=0.1, batchsize=16):
+    print("accuracy=%g" % (0.5 + lr + batchsize / 1000))
+    raise SystemExit(lr == 0.2 and not os.path.exists("{SHARED}/ada/sweeps/mended"))
+
+fire.Fire(train)
 """
 
 
 def test_a_sweep_runs_every_combination_and_resumes_where_it_stopped(cluster: Cluster) -> None:
     put(cluster, f"{SHARED}/ada/sweeps/train.py", SWEPT)
-    words = "cd sweeps && sweep train.py --lr 0.1,0.2 --batchsize 16:32:16 --max-parallel 2 --watch"
+    words = "cd sweeps && sweep train.py --environment keras --lr 0.1,0.2 --batchsize 16:32:16 --max-parallel 2 --watch"
     status, said = cluster.user(words)
     assert status == 1, said
     assert cluster.shell("head", f"cd {SHARED}/ada/sweeps/sweep-train && ls log_*") == "\n".join(

@@ -41,6 +41,7 @@ def wish(workspace: Path, **changes: Any) -> Wish:
         "strategy": "multiworker",
         "servers": 1,
         "gpus": None,
+        "cores": None,
         "exclusive": False,
         "arguments": ("--rate", "0.1"),
     }

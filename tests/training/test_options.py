@@ -8,7 +8,7 @@ import pytest
 from trainyard_training import options
 from trainyard_training.cluster import Queue, duration, gpus, parse_queues, seconds
 from trainyard_training.errors import USAGE, RefusedError
-from trainyard_training.submit import command, gpus_per_node
+from trainyard_training.submit import command, cores_per_node, gpus_per_node
 
 QUEUES = {
     "main": Queue("main", default=True, limit=3600, nodes=2, cores=4, gpus=0, open=True),
@@ -91,6 +91,7 @@ def test_bad_words_are_refused_by_their_name(words: str, said: str) -> None:
         ("--time-limit 2:00:00", "--time-limit: 02:00:00 is more than the queue main allows, 01:00:00."),
         ("--num-nodes 3", "--num-nodes: the queue main has 2, not 3."),
         ("--trainer-count 5", "--trainer-count: a node of the queue main has 4 cores, too few for 5 trainers."),
+        ("--trainer-count 2 --cores-per-trainer 3", "--cores-per-trainer: a node of the queue main has 4 cores, not 6."),
         ("--gpus-per-trainer 1", "--gpus-per-trainer: a node of the queue main has 0 GPUs, not 1."),
     ],
 )
@@ -113,17 +114,32 @@ def test_a_job_takes_a_gpu_for_each_trainer_where_there_are_some() -> None:
     assert gpus_per_node(none, QUEUES["gpu"]) == 0
 
 
+@pytest.mark.parametrize(
+    "words, queue, cores",
+    [
+        ("", "main", 2),
+        ("", "gpu", 16),
+        ("--gpus-per-trainer 0", "gpu", 2),
+        ("--cores-per-trainer 3", "gpu", 6),
+        ("--cores-per-trainer 2", "main", 4),
+    ],
+)
+def test_cores_come_with_the_gpu_or_as_wished(words: str, queue: str, cores: int) -> None:
+    assert cores_per_node(wish(f"--framework pytorch --config train.py --trainer-count 2 {words}"), QUEUES[queue]) == cores
+
+
 def test_slurm_is_told_all_of_it() -> None:
     job = wish(OLD + " --exclusive", "paddle")
-    words = command(job, QUEUES["main"], Path("/srv/it-1"), Path("/usr/lib/run"), 2)
+    words = command(job, QUEUES["gpu"], Path("/srv/it-1"), Path("/usr/lib/run"))
     assert words[0] == "sbatch"
     for word in (
         "--nodes=2",
-        "--partition=main",
+        "--partition=gpu",
         "--time=00:30:00",
         "--nice=100",
         "--comment=NAME",
         "--gpus-per-node=2",
+        "--cpus-per-task=16",
         "--exclusive",
         "--requeue",
     ):

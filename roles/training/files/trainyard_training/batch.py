@@ -29,10 +29,10 @@ def main(folder: Path, run: Path) -> int:
     """Run the job whose folder it is, and return its exit status."""
     wish = job.read_json(folder / job.WISH)
     (folder / job.RESULT).unlink(missing_ok=True)  # of a start before this one
-    return asyncio.run(_main(folder, run, int(wish["trainers"])))
+    return asyncio.run(_main(folder, run, int(wish["cores_per_node"])))
 
 
-async def _main(folder: Path, run: Path, trainers: int) -> int:
+async def _main(folder: Path, run: Path, cores: int) -> int:
     started = time.time()
     names = subprocess.run(
         ["scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]], check=True, capture_output=True, text=True
@@ -55,7 +55,7 @@ async def _main(folder: Path, run: Path, trainers: int) -> int:
         f"--nodes={len(names)}",
         f"--ntasks={len(names)}",
         "--ntasks-per-node=1",
-        f"--cpus-per-task={trainers}",
+        f"--cpus-per-task={cores}",
         "--open-mode=append",
         f"--output={folder}/{job.LOGS}/%N.log",
         str(run),

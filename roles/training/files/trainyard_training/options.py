@@ -57,6 +57,7 @@ class Wish:
         strategy: one of `STRATEGIES`, for TensorFlow and Keras.
         servers: parameter servers.
         gpus: GPUs for each trainer; None for one where the queue has GPUs.
+        cores: cores for each trainer, and with them memory; None for the GPU's share of its node, or one.
         exclusive: whether the nodes are to be the job's alone.
         arguments: words for the script.
     """
@@ -80,6 +81,7 @@ class Wish:
     strategy: str
     servers: int
     gpus: int | None
+    cores: int | None
     exclusive: bool
     arguments: tuple[str, ...]
 
@@ -123,6 +125,9 @@ def parser(program: str, framework: str = "") -> argparse.ArgumentParser:
     made.add_argument("--num-servers", type=_count, default=1, metavar="N", help="parameter servers (default: %(default)s)")
     made.add_argument(
         "--gpus-per-trainer", type=_number, default=None, metavar="N", help="GPUs for each (default: 1 where the queue has GPUs)"
+    )
+    made.add_argument(
+        "--cores-per-trainer", type=_count, default=None, metavar="N", help="and memory with them (default: its GPU's share, or 1)"
     )
     made.add_argument("--exclusive", action="store_true", help="nobody else's job on the nodes meanwhile")
     made.add_argument("--watch", action="store_true", help="follow the logs until the job has ended; its exit status is this command's")
@@ -209,6 +214,7 @@ def wish(options: argparse.Namespace) -> Wish:
         strategy=options.strategy,
         servers=options.num_servers,
         gpus=options.gpus_per_trainer,
+        cores=options.cores_per_trainer,
         exclusive=options.exclusive,
         arguments=tuple(options.arguments),
     )
@@ -237,6 +243,10 @@ def fits(job: Wish, queues: Mapping[str, Queue]) -> Queue:
     if job.trainers > queue.cores:
         raise RefusedError(
             f"--trainer-count: a node of the queue {queue.name} has {queue.cores} cores, too few for {job.trainers} trainers. {there}"
+        )
+    if job.cores and job.cores * job.trainers > queue.cores:
+        raise RefusedError(
+            f"--cores-per-trainer: a node of the queue {queue.name} has {queue.cores} cores, not {job.cores * job.trainers}. {there}"
         )
     if job.gpus and job.gpus * job.trainers > queue.gpus:
         raise RefusedError(

@@ -28,13 +28,13 @@ def main(words: Sequence[str], program: str, run: Path, settings: dict[str, str]
     chosen = options.parser(program, framework).parse_args(options.with_dashes(words))
     wish = options.wish(chosen)
     queue = options.fits(wish, cluster.queues())
-    gpus = gpus_per_node(wish, queue)
+    gpus, cores = gpus_per_node(wish, queue), cores_per_node(wish, queue)
     if chosen.dry_run:
-        print(shlex.join(command(wish, queue, Path(f"{wish.name}-N"), run, gpus)))
+        print(shlex.join(command(wish, queue, Path(f"{wish.name}-N"), run)))
         return 0
     folder = job.new_folder(wish.name, Path.cwd())
-    job.fill(folder, wish, {"gpus_per_node": gpus, "environments": settings["environments"]})
-    number = cluster.ask(command(wish, queue, folder, run, gpus)).strip().split(";")[0]
+    job.fill(folder, wish, {"gpus_per_node": gpus, "cores_per_node": cores, "environments": settings["environments"]})
+    number = cluster.ask(command(wish, queue, folder, run)).strip().split(";")[0]
     print(f"Job {number} in the queue {queue.name}; its logs and results: {folder}", flush=True)
     if chosen.watch:
         return watch.follow(number, folder)
@@ -49,8 +49,15 @@ def gpus_per_node(wish: Wish, queue: Queue) -> int:
     return min(wish.trainers, queue.gpus)
 
 
-def command(wish: Wish, queue: Queue, folder: Path, run: Path, gpus: int) -> list[str]:
+def cores_per_node(wish: Wish, queue: Queue) -> int:
+    """Return how many cores a job takes on each node: with a GPU its share of them, unless it says otherwise."""
+    share = queue.cores // queue.gpus if queue.gpus and gpus_per_node(wish, queue) else 1
+    return min(queue.cores, wish.trainers * (wish.cores or max(1, share)))
+
+
+def command(wish: Wish, queue: Queue, folder: Path, run: Path) -> list[str]:
     """Return the words that submit a job."""
+    gpus = gpus_per_node(wish, queue)
     words = [
         "sbatch",
         "--parsable",
@@ -58,7 +65,7 @@ def command(wish: Wish, queue: Queue, folder: Path, run: Path, gpus: int) -> lis
         f"--partition={queue.name}",
         f"--nodes={wish.nodes}",
         "--ntasks-per-node=1",
-        f"--cpus-per-task={wish.trainers}",
+        f"--cpus-per-task={cores_per_node(wish, queue)}",
         f"--nice={PRIORITIES[wish.priority]}",
         "--requeue",
         "--open-mode=append",
