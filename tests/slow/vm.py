@@ -177,6 +177,7 @@ class Machine:
     def attempt(self, script: str, person: str = "root", seconds: float = 600) -> subprocess.CompletedProcess[str]:
         """Run a shell script on it; its exit status is 255 where the machine cannot be reached."""
         words = ["ssh", "-F", str(self.ssh_config), "-o", "BatchMode=yes", "-o", "ConnectTimeout=30", "-o", "LogLevel=ERROR"]
+        words += ["-o", "ServerAliveInterval=20", "-o", "ServerAliveCountMax=6"]  # a machine that goes down meanwhile never answers
         command = f"{'sudo ' if person == 'root' else ''}sh -c {shlex.quote(script)}"
         login = "admin" if person == "root" else person
         return subprocess.run(
