@@ -212,6 +212,21 @@ def test_an_exclusive_queue_gives_whole_nodes(cluster: Cluster) -> None:
         running(cluster, job)
 
 
+def test_a_job_of_a_preemptible_queue_gives_way_and_starts_again(cluster: Cluster) -> None:
+    queues = [*QUEUES, {"name": "spare", "priority": "low", "preemptible": True}]
+    assert cluster.run(slurm_partitions=queues).status == 0
+    spare = submit(cluster, "--exclusive -p spare --begin=now", "sleep 300")
+    running(cluster, spare)
+    urgent = submit(cluster, "--exclusive -p main", "sleep 3")
+    assert ended(cluster, urgent)["JobState"] == "COMPLETED"
+    cluster.until(f"squeue -h -j {spare} -o '%T'", "RUNNING", 200)  # it is kept back for a while first
+    said = cluster.shell("head", f"scontrol --oneliner show job {spare}")
+    assert " Restarts=1 " in said
+    cluster.shell("head", f"scancel {spare}")
+    ended(cluster, spare)
+    assert cluster.run().status == 0
+
+
 def test_the_controller_starts_anew_under_a_job(cluster: Cluster) -> None:
     job = submit(cluster, "", "sleep 6; exit 7")
     running(cluster, job)
