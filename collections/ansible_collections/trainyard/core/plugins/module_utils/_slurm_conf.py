@@ -48,6 +48,9 @@ UNCONFINED: Values = {"ProctrackType": "proctrack/linuxproc", "TaskPlugin": "tas
 CGROUP = "ConstrainCores=yes\nConstrainRAMSpace=yes\nConstrainDevices=yes\n"
 HEADER = "# Written by Trainyard (role slurm).\n"
 
+PROOF_QUEUE = "trainyard_proof"
+"""The queue in which closed nodes are proven: root's alone, not shown, and there only while a node is closed."""
+
 OWN_KEYS = {"ClusterName": "slurm_cluster_name", "SlurmctldHost": "slurm_controllers", "NodeName": "slurm_computes"} | {
     "PartitionName": "slurm_partitions",
     "GresTypes": "slurm_gpus",
@@ -171,6 +174,8 @@ def _queue_problems(queues: Sequence[Mapping[str, Any]], computes: Sequence[str]
         if not _NAME.match(name) or name.upper() in {"DEFAULT", "ALL"}:
             rule = "letters, digits, - and _; a letter first; not ALL or DEFAULT"
             found.append(f"slurm_partitions: the name '{name}' of queue {number} cannot be ({rule}).")
+        if name == PROOF_QUEUE:
+            found.append(f"{where} cannot be: the role makes it, for nodes with slurm_closed. Take another name.")
         if name in seen:
             found.append(f"{where} stands there twice.")
         seen.add(name)
@@ -322,8 +327,24 @@ def queue_line(queue: Mapping[str, Any], hosts: Mapping[str, str], is_default: b
     return " ".join([*words, "State=UP"])
 
 
+def proof_line(hosts: Mapping[str, str], preempting: bool) -> str:
+    """Return the line of slurm.conf for the queue of the proofs, with all nodes, so that whichever is free takes part.
+
+    Nothing ranks lower, so that a proof neither takes a job's place nor ends one.
+    """
+    words = [f"PartitionName={PROOF_QUEUE}", f"Nodes={','.join(hosts.values())}", "Default=NO", "Hidden=YES", "RootOnly=YES"]
+    words += ["MaxTime=30", f"PriorityTier={min(PRIORITIES.values())}", *(["PreemptMode=OFF"] if preempting else []), "State=UP"]
+    return " ".join(words)
+
+
 def files(
-    cluster: str, controller: str, nodes: Mapping[str, Values], queues: Sequence[Mapping[str, Any]], config: Mapping[str, Any], margin: int
+    cluster: str,
+    controller: str,
+    nodes: Mapping[str, Values],
+    queues: Sequence[Mapping[str, Any]],
+    config: Mapping[str, Any],
+    margin: int,
+    closed: Sequence[str] = (),
 ) -> dict[str, str]:
     """Return the configuration's files, name -> text.
 
@@ -334,6 +355,7 @@ def files(
         queues: ``slurm_partitions``; one called ``main`` where there is none.
         config: deviations from the defaults; null takes a default away.
         margin: per cent of each node's memory for the system.
+        closed: nodes that stand in no queue but the one of the proofs.
     """
     queues = queues or [{"name": "main"}]
     preempting = any(queue.get("preemptible") for queue in queues)
@@ -351,7 +373,9 @@ def files(
     hosts = {name: node["host"] for name, node in nodes.items()}
     lines = [f"{key}={value}" for key, value in values.items() if value is not None]
     lines += [node_line(node, margin) for node in nodes.values()]
-    lines += [queue_line(queue, hosts, queue["name"] == default, preempting) for queue in queues]
+    opened = {name: host for name, host in hosts.items() if name not in closed}
+    lines += [queue_line(queue, opened, queue["name"] == default, preempting) for queue in queues]
+    lines += [proof_line(hosts, preempting)] if opened != hosts else []
     return {
         "slurm.conf": HEADER + "".join(f"{line}\n" for line in lines),
         "gres.conf": HEADER + "".join(f"{line}\n" for line in gres_lines(nodes)),

@@ -49,6 +49,11 @@ options:
     description: Per cent of each node's memory that is left to the system.
     type: int
     default: 5
+  closed:
+    description: Names of nodes that stand in no queue but in one of root's alone, in which they are proven.
+    type: list
+    elements: str
+    default: []
 author:
   - Trainyard contributors (@trainyard)
 attributes:
@@ -198,6 +203,7 @@ def main() -> None:
             "partitions": {"type": "list", "elements": "dict", "default": []},
             "config": {"type": "dict", "default": {}},
             "memory_margin": {"type": "int", "default": 5},
+            "closed": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )
@@ -206,7 +212,7 @@ def main() -> None:
     record_text = secret_file.read(recorded)
     nodes = slurm_conf.merged(params["computes"], params["nodes"], json.loads(record_text or "{}"))
     wanted = slurm_conf.files(
-        params["cluster"], params["controller"], nodes, params["partitions"], params["config"], params["memory_margin"]
+        params["cluster"], params["controller"], nodes, params["partitions"], params["config"], params["memory_margin"], params["closed"]
     )
     new_record = json.dumps(nodes, indent=1, sort_keys=True) + "\n"
     before, running = controller.on_disk(), controller.running_with()

@@ -27,9 +27,9 @@ def wishes(**more: Any) -> dict[str, Any]:
 
 
 def lines(**more: Any) -> list[str]:
-    plain: dict[str, Any] = {"nodes": {"node1": node("node1")}, "queues": [], "config": {}, "margin": 5}
+    plain: dict[str, Any] = {"nodes": {"node1": node("node1")}, "queues": [], "config": {}, "margin": 5, "closed": []}
     given = {**plain, **more}
-    text = slurm_conf.files("lab", "head", given["nodes"], given["queues"], given["config"], given["margin"])["slurm.conf"]
+    text = slurm_conf.files("lab", "head", given["nodes"], given["queues"], given["config"], given["margin"], given["closed"])["slurm.conf"]
     return text.splitlines()
 
 
@@ -94,6 +94,22 @@ def test_queues_with_all_that_they_can_have() -> None:
 
 def test_a_queue_whose_nodes_are_yet_to_come_has_none() -> None:
     assert ' Nodes="" ' in lines(queues=[{"name": "later", "nodes": ["node2"]}])[-1]
+
+
+def test_a_closed_node_stands_in_the_queue_of_the_proofs_alone() -> None:
+    both = {"node1": node("node1"), "node2": node("node2")}
+    queues = [{"name": "all"}, {"name": "new", "nodes": ["node2"]}, {"name": "spare", "preemptible": True}]
+    found = [line.split(" ") for line in lines(nodes=both, queues=queues, closed=["node2"]) if line.startswith("PartitionName=")]
+    assert [(words[0], words[1]) for words in found] == [
+        ("PartitionName=all", "Nodes=node1"),
+        ("PartitionName=new", 'Nodes=""'),
+        ("PartitionName=spare", "Nodes=node1"),
+        ("PartitionName=trainyard_proof", "Nodes=node1,node2"),
+    ]
+    assert {"Hidden=YES", "RootOnly=YES", "Default=NO", "PriorityTier=1", "PreemptMode=OFF"} <= set(found[-1])
+    opened, closed = (slurm_conf.files("lab", "head", both, queues, {}, 5, names) for names in ((), ("node2",)))
+    assert "trainyard_proof" not in opened["slurm.conf"]
+    assert slurm_conf.demanded(closed, opened) == "reconfigure"
 
 
 def test_deviations_replace_defaults_and_null_takes_one_away() -> None:
@@ -185,6 +201,7 @@ def test_a_sound_wish_has_no_problems() -> None:
             {"users": {"head": [{"name": "ada", "uid": 1}], "node1": [{"name": "ada", "uid": 2}]}},
             "the user 'ada' has the uid 1 on head and 2 on node1",
         ),
+        ({"partitions": [{"name": "trainyard_proof"}]}, "the queue 'trainyard_proof' cannot be: the role makes it"),
     ],
 )
 def test_what_cannot_be_is_named(wish: dict[str, Any], said: str) -> None:
