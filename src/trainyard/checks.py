@@ -26,7 +26,16 @@ RELEASES = ("bookworm", "trixie")
 
 SLOW_SCENARIOS = ("cuda_distribution", "nvidia_driver")
 """Scenarios that fetch or compile too much for the usual run."""
-SLOW_NODES = ("caffe_by_conda", "frozen_environments", "historic_profile", "node_reboot", "slurm", "training", "ubuntu_driver")
+SLOW_NODES = (
+    "caffe_by_conda",
+    "frozen_environments",
+    "historic_profile",
+    "node_reboot",
+    "nodes_come_and_go",
+    "slurm",
+    "training",
+    "ubuntu_driver",
+)
 """Tests of nodes that take too long for it: old distributions are built, whole environments, drivers and clusters come and go."""
 BOOKWORM_ALONE = ("nvidia_driver_repository",)
 """Scenarios that would find out nothing more on another release."""

@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from trainyard.commands import apply, down, plan, resolve, test, up, verify
+from trainyard.commands import add_node, apply, down, drain, plan, reboot, remove_node, resolve, resume, test, up, verify
 from trainyard.errors import TrainyardError, UsageError
 
-VERBS = (up, down, resolve, plan, apply, verify, test)
+VERBS = (up, down, resolve, plan, apply, verify, add_node, remove_node, drain, resume, reboot, test)
 USAGE = 64  # EX_USAGE of sysexits.h
 
 EXAMPLES = """\
@@ -23,6 +23,9 @@ examples:
   ./trainyard apply -i inventory/mylab --check  what would change on your own servers
   ./trainyard apply -i inventory/mylab          bring them there
   ./trainyard verify -i inventory/mylab         train every framework again and say what works
+  ./trainyard add-node -i inventory/mylab gpu5 --address 192.0.2.15
+                                                bring one more machine into the cluster, and prove it
+  ./trainyard reboot -i inventory/mylab         reboot the nodes that compute one after another, each once its jobs have ended
   ./trainyard down                              take the lab on this machine away
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -45,6 +46,44 @@ def run(
 
     ansible-runner's own files, which hold results in full, lie in a private folder that is removed afterwards.
     """
+    return _run(
+        on_event,
+        environment,
+        playbook=playbook,
+        inventory=str(inventory.resolve()),
+        cmdline=_quoted(words),
+    )
+
+
+def module(inventory: Path, hosts: Sequence[str], name: str, arguments: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Run one module as root on hosts, and return what each said; a host that was not reached says ``unreachable``.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C or a termination signal ended it.
+    """
+    said: dict[str, Mapping[str, Any]] = {}
+
+    def event(happened: Event) -> None:
+        data = happened.get("event_data") or {}
+        if happened.get("event") in {"runner_on_ok", "runner_on_failed", "runner_on_unreachable"}:
+            said[str(data.get("host"))] = {**(data.get("res") or {}), "unreachable": happened["event"] == "runner_on_unreachable"}
+
+    outcome = _run(
+        event,
+        {"TRAINYARD_REPORT_JSON": "", "TRAINYARD_REPORT_HTML": ""},
+        module=name,
+        module_args=json.dumps(dict(arguments)),
+        host_pattern=",".join(hosts),
+        inventory=str(inventory.resolve()),
+        cmdline="--become",
+    )
+    if outcome.interrupted:
+        raise KeyboardInterrupt
+    silent = {"unreachable": True, "msg": outcome.output.strip()[-1500:]}
+    return {host: said.get(host, silent) for host in hosts}
+
+
+def _run(on_event: Callable[[Event], None], environment: Mapping[str, str], **what: Any) -> Outcome:
     stopped = False
 
     def stop(_number: int, _frame: FrameType | None) -> None:
@@ -61,9 +100,7 @@ def run(
             result = ansible_runner.run(
                 private_data_dir=private,
                 project_dir=str(REPOSITORY),
-                playbook=playbook,
-                inventory=str(inventory.resolve()),
-                cmdline=_quoted(words),
+                **what,
                 envvars={**environment, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
                 quiet=True,
                 event_handler=handle,

@@ -70,6 +70,11 @@ def run(arguments: argparse.Namespace) -> int:
     return answers.show(rows, found, arguments, locks)
 
 
+def planned(inventory: Path, limit: str) -> bool:
+    """Say whether anything is to be planned for the nodes that are meant."""
+    return any(words.wanted(host) for host in inventory_hosts(inventory, limit).values())
+
+
 def inventory_hosts(inventory: Path, limit: str | None = None) -> dict[str, dict[str, Any]]:
     """Return the variables ``plan_*`` of each host of an inventory, and whether it has to have wishes, as in playbooks.
 

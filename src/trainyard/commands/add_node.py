@@ -1,0 +1,175 @@
+"""``trainyard add-node``: brings a machine into a cluster, closed until a job of two nodes has proven it."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from trainyard import cluster, host_keys, newcomer, playbooks, runner
+from trainyard.cluster import Cluster, Verdict
+from trainyard.commands import plan
+from trainyard.errors import TrainyardError
+from trainyard.hosts_file import HostsFile, locate
+from trainyard.progress import console
+
+EXAMPLES = """\
+examples:
+  ./trainyard add-node -i inventory/mylab gpu5 --address 192.0.2.15            into the groups that all compute nodes share
+  ./trainyard add-node -i inventory/mylab gpu5 --address 192.0.2.15 --like gpu4   into those of gpu4
+  ./trainyard add-node -i inventory/mylab gpu5 --address 192.0.2.15 --check    check and show what would be written; change nothing
+
+The new node and the controller are touched, no other. Where a step fails, inventory and cluster are as before; interrupted, the same
+command goes on. exit status: 0 in the queues; 1 not, and what to do stands there; 2 where wishes clash (see plan); 64 for unusable words
+"""
+CLOSED = "slurm_closed"
+CLUSTER = "playbooks/cluster.yml"
+CONNECTION = {
+    "msg": {
+        "host": "{{ ansible_host | default(inventory_hostname) }}",
+        "port": "{{ ansible_port | default('') | string }}",
+        "words": "{{ ansible_ssh_common_args | default('') }} {{ ansible_ssh_extra_args | default('') }}",
+    }
+}
+
+
+def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb."""
+    verb = verbs.add_parser(
+        "add-node",
+        help="bring a machine into a cluster, and prove it before jobs reach it",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verb.add_argument("-i", "--inventory", required=True, type=Path, help="hosts.yml, or the folder with it")
+    verb.add_argument("name", metavar="NAME", help="the node's name in the inventory")
+    verb.add_argument("--address", required=True, help="by which it is reached")
+    verb.add_argument("--user", help="account that logs in there, where it is another than the inventory's")
+    verb.add_argument("--key", type=Path, metavar="FILE", help="private key, where it is another than the inventory's")
+    verb.add_argument("--like", default="", metavar="NODE", help="take the groups of this node")
+    verb.add_argument("--host-key", default="", metavar="SHA256:...", help="fingerprint of its host key, so that nobody is asked")
+    verb.add_argument("--check", action="store_true", help="check, show what would be written, and change nothing")
+    verb.add_argument("--deadline", default="5m", metavar="TIME", help="how long the proof waits for a free core of another node (5m)")
+    verb.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Check, write, bring up, prove and open; return the exit status."""
+    name, inventory = arguments.name, arguments.inventory
+    wait = cluster.seconds(arguments.deadline)
+    path = locate(inventory)
+    before = path.read_text()
+    lab = Cluster(inventory)
+    own = lab.file.hosts().get(name, {})
+    if own.get(CLOSED) is True and own.get("ansible_host") == arguments.address:  # an earlier run of this was cut off, or found no room
+        after, before = before, HostsFile(before).without_node(name)
+    else:
+        said = newcomer.taken(name, arguments.address, lab.file.hosts())
+        if said:
+            raise TrainyardError(said)
+        after = HostsFile(before).with_node(name, lab.file.groups_for(arguments.like), variables(arguments))
+    opened = HostsFile(after).with_variable(name, CLOSED)
+
+    # Beside the inventory, so that its variables count; Ansible does not read a hidden file of a folder by itself.
+    draft = path.with_name(f".{path.stem}.draft.yml")
+    try:
+        draft.write_text(after)
+        check(lab, draft, arguments)
+        status = show_plan(draft, name)
+        if status:
+            return status
+        show_change(path, before, opened)
+        if arguments.check:
+            return 0
+        replace(path, after)
+        try:
+            if playbooks.run(playbooks.SITE, inventory, limit=f"{name},{lab.controller}"):
+                raise TrainyardError(f"{name} could not be brought up; what failed stands above.")
+            console.print(f"· proving {name} together with another node", highlight=False)
+            lab = Cluster(inventory)
+            proof = lab.proof(name, wait)
+            console.print(proof.output, highlight=False, markup=False, soft_wrap=True)
+            if proof.verdict is Verdict.NO_ROOM:
+                console.print(
+                    f"No other node had a free core within {arguments.deadline}. {name} stays closed and in the inventory. "
+                    "Run the same command again when the cluster is less full.",
+                    highlight=False,
+                    soft_wrap=True,
+                )
+                return 1
+            if proof.verdict is Verdict.FAILED:
+                raise TrainyardError(f"The job of two nodes failed on {name}; what it said stands above.")
+            draft.write_text(opened)
+            if playbooks.run(CLUSTER, draft, limit=lab.controller) or not lab.queues(name):
+                raise TrainyardError(f"{name} could not be put into the queues.")
+        except TrainyardError as error:
+            raise TrainyardError(f"{error}\n{withdraw(inventory, path, before, lab.controller, name)}") from error
+        replace(path, opened)
+    finally:
+        draft.unlink(missing_ok=True)
+    console.print(f"{name} is proven and stands in the queues {', '.join(lab.queues(name))}.", highlight=False)
+    console.print("The other nodes' hosts files learn its name with their next run: ./trainyard apply", highlight=False)
+    return 0
+
+
+def variables(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return what stands beside the node in the inventory."""
+    given = {"ansible_host": arguments.address, "ansible_user": arguments.user}
+    given["ansible_ssh_private_key_file"] = str(arguments.key.resolve()) if arguments.key else None
+    return {key: value for key, value in given.items() if value} | {CLOSED: True}
+
+
+def check(lab: Cluster, draft: Path, arguments: argparse.Namespace) -> None:
+    """Refuse a machine that cannot join.
+
+    Raises:
+        TrainyardError: it cannot, or it or the controller is not reached.
+    """
+    name = arguments.name
+    connection = runner.module(draft, [name], "ansible.builtin.debug", CONNECTION)[name].get("msg")
+    if not isinstance(connection, Mapping):
+        raise TrainyardError(f"How {name} is reached cannot be read from the inventory: {connection}")
+    words = [*shlex.split(connection["words"]), *(["-p", connection["port"]] if connection["port"] else [])]
+    host_keys.make_known(name, words, connection["host"], arguments.host_key)
+    known = lab.known
+    seen = {host: said[1] for host, said in cluster.shell(draft, [name, lab.controller], newcomer.LOOK).items()}
+    new, controller = (newcomer.parsed(seen[host]) for host in (name, lab.controller))
+    refused = newcomer.refusals(name, new, controller, known)
+    if refused:
+        raise TrainyardError("\n".join([*refused, "Nothing was changed."]))
+    for remark in newcomer.remarks(name, new, {node: gpus for node, gpus in lab.gpus().items() if node != name}):
+        console.print(remark, style="yellow", highlight=False, soft_wrap=True)
+
+
+def show_plan(draft: Path, name: str) -> int:
+    """Show what `plan` says for the node, and return its exit status; 0 where nothing is planned."""
+    if not plan.planned(draft, name):
+        console.print(f"Nothing is planned for {name}: it gets what the roles' defaults say.", highlight=False)
+        return 0
+    return plan.run(argparse.Namespace(inventory=draft, limit=name, offline=False, json=False, all_reasons=False))
+
+
+def show_change(path: Path, before: str, after: str) -> None:
+    """Show what will stand in the inventory."""
+    for line in difflib.unified_diff(before.splitlines(), after.splitlines(), str(path), f"{path} (new)", n=2, lineterm=""):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def replace(path: Path, text: str) -> None:
+    """Put a text into a file in one step, with the file's mode."""
+    beside = path.with_name(f".{path.name}.new")
+    beside.write_text(text)
+    beside.chmod(path.stat().st_mode & 0o7777)
+    beside.rename(path)
+
+
+def withdraw(inventory: Path, path: Path, before: str, controller: str, name: str) -> str:
+    """Take a node that failed out of the inventory and of Slurm again, and say what is so now."""
+    replace(path, before)
+    if playbooks.run(CLUSTER, inventory, limit=controller):
+        return f"The inventory is as before; Slurm is not: ./trainyard apply -i {inventory} --limit {controller} takes {name} out of it."
+    return f"The inventory and the cluster are as before. What was installed on {name} stays; mend it and run the same command again."
