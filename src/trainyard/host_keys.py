@@ -45,21 +45,24 @@ def make_known(name: str, words: Sequence[str], host: str, wanted: str = "") -> 
             raise TrainyardError(
                 f"The host key of {name} is not {wanted}: {real} has {', '.join(prints)}. Do not go on before you know why."
             )
-        chosen = [prints[wanted]]
+        chosen = prints[wanted]
     else:
-        console.print(f"{real} is not known so far. Its host keys:", highlight=False)
-        for each, line in prints.items():
-            console.print(f"  {each}  {line.split()[0]}", highlight=False, markup=False, soft_wrap=True)
-        how = f"Compare on the machine (ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub), then give it: --host-key {next(iter(prints))}"
+        shown, chosen = next((each for each in prints.items() if each[1].startswith("ssh-ed25519 ")), next(iter(prints.items())))
+        console.print(
+            f"{real} is not known so far. Its host key: {shown} ({chosen.split()[0]})", highlight=False, markup=False, soft_wrap=True
+        )
+        how = f"Compare on the machine (ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub), then give it: --host-key {shown}"
         if not sys.stdin.isatty():
             raise TrainyardError(f"The host key of {name} is not known. {how}")
-        if console.input("Is one of these what the machine itself shows? Type yes: ").strip() != "yes":
+        if (
+            console.input("Does the machine itself show the same (ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub)? Type yes: ").strip()
+            != "yes"
+        ):
             raise TrainyardError(f"The host key of {name} was not confirmed. {how}")
-        chosen = lines
     target = files[0] if files else Path("~/.ssh/known_hosts").expanduser()
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with target.open("a", encoding="utf-8") as file:
-        file.write("".join(f"{entry} {line}\n" for line in chosen))
+        file.write(f"{entry} {chosen}\n")
 
 
 def entry_name(settings: Mapping[str, str], host: str) -> str:

@@ -95,8 +95,8 @@ def refusals(name: str, new: Machine, controller: Machine, known: Mapping[str, s
     if abs(apart) > CLOCK_SECONDS:
         words = f"{abs(apart)} seconds {'ahead of' if apart > 0 else 'behind'}"
         found.append(
-            f"The clock of {name} is {words} the controller's, and {CLOCK_SECONDS} are allowed. Set it there, such as with: "
-            f"sudo date --set=@$(date +%s) (run from the controller), and see which time server it should ask."
+            f"The clock of {name} is {words} the controller's, and {CLOCK_SECONDS} are allowed. Have it ask a time "
+            "server there (sudo systemctl restart chrony, or systemd-timesyncd), or set it by hand: sudo date --set=TIME"
         )
     full = [f"{path} ({free / 2**30:.1f} GiB free)" for path, free in new.free.items() if free < FREE_BYTES]
     if full:

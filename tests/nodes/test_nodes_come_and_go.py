@@ -140,7 +140,7 @@ def test_an_unknown_host_key_has_to_be_confirmed(site: Site) -> None:
     status, said = site.add("--check")
     assert status == 1
     assert "The host key of spare is not known." in said
-    assert f"--host-key {fingerprint(site)}"[:20] in said
+    assert f"--host-key {fingerprint(site)}" in said
     status, said = site.add("--check", "--host-key", "SHA256:" + "A" * 43)
     assert status == 1
     assert "The host key of spare is not SHA256:AAA" in said
