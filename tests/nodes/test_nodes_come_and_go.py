@@ -213,7 +213,7 @@ def test_a_node_joins_while_a_job_runs_and_leaves_again(site: Site) -> None:
     assert status == 1
     assert "spare stays closed and in the inventory" in said
     assert "slurm_closed: true" in site.hosts.read_text()
-    assert site.shell("head", "sinfo -h -N -n spare -o %P") == ""
+    assert site.shell("head", "cd /tmp; runuser -u ada -- sinfo -h -N -n spare -o %P") == "", "root sees what is hidden"
     refused = site.shell("head", "cd /tmp; runuser -u ada -- srun -p trainyard_proof hostname 2>&1", check=False)
     assert "allocate resources" in refused
     site.shell("head", f"scancel {' '.join(full)}")
