@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from trainyard_training import options
-from trainyard_training.cluster import Queue, duration, gpus, parse_queues, seconds
+from trainyard_training.cluster import Queue, duration, gpus, parse_addresses, parse_queues, seconds
 from trainyard_training.errors import USAGE, RefusedError
 from trainyard_training.submit import command, cores_per_node, gpus_per_node
 
@@ -168,6 +168,14 @@ def test_queues_are_read_over_all_sorts_of_their_nodes() -> None:
         "main": Queue("main", default=True, limit=3600, nodes=2, cores=4, gpus=0, open=True),
         "gpu": Queue("gpu", default=False, limit=None, nodes=3, cores=16, gpus=2, open=True),
     }
+
+
+def test_nodes_are_reached_by_the_addresses_that_slurm_has() -> None:
+    printed = (
+        "NodeName=node1 Arch=x86_64 CoresPerSocket=1 NodeAddr=10.0.0.1 NodeHostName=node1 Version=22.05.8\n"
+        "NodeName=node5 Arch=x86_64 CoresPerSocket=1 NodeAddr=10.0.0.5 NodeHostName=node5 Version=22.05.8\n"
+    )
+    assert parse_addresses(["node5", "node1", "node9"], printed) == ["10.0.0.5", "10.0.0.1", "node9"]
 
 
 @pytest.mark.parametrize("words, count", [("(null)", 0), ("gpu:2", 2), ("gpu:a100:4(S:0-1),gpu:t4:1", 5), ("shard:4,gpu:h100:8", 8)])

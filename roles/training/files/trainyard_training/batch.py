@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from . import job
+from .cluster import addresses
 from .meeting import Host
 from .network import route_to
 
@@ -42,13 +43,14 @@ async def _main(folder: Path, run: Path, cores: int) -> int:
         f"{time.strftime('%F %T')} job {os.environ['SLURM_JOB_ID']} on {', '.join(names)}{f', start {restarts + 1}' if restarts else ''}",
         flush=True,
     )
-    address = route_to(names[1]).address if len(names) > 1 else "127.0.0.1"
+    second = addresses(names)[1] if len(names) > 1 else "127.0.0.1"
+    address = route_to(second).address
     host = Host(names, secrets.token_hex(16))
     port = await host.open(address)
     meeting = {
         "TRAINYARD_MEETING": f"{address}:{port}",
         "TRAINYARD_TOKEN": host.token,
-        "TRAINYARD_SECOND": names[1] if len(names) > 1 else address,
+        "TRAINYARD_SECOND": second,
     }
     agents = await asyncio.create_subprocess_exec(
         "srun",

@@ -135,6 +135,21 @@ def gpus(resources: str) -> int:
     return sum(int(count) for count in re.findall(r"gpu(?::[^:,(]+)?:(\d+)", resources))
 
 
+def addresses(nodes: Sequence[str]) -> list[str]:
+    """Return the addresses of nodes as Slurm has them: a node need not know a new one by name.
+
+    Raises:
+        RefusedError: Slurm does not answer.
+    """
+    return parse_addresses(nodes, ask(["scontrol", "--oneliner", "show", "node", ",".join(nodes)]))
+
+
+def parse_addresses(nodes: Sequence[str], printed: str) -> list[str]:
+    """Read what ``scontrol --oneliner show node`` prints; a node without an address stands for itself."""
+    found = dict(re.findall(r"^NodeName=(\S+).*? NodeAddr=(\S+)", printed, re.MULTILINE))
+    return [found.get(node, node) for node in nodes]
+
+
 def state(job: str) -> dict[str, str]:
     """Return what the controller says of a job, by its own names; empty where it knows none any more."""
     done = subprocess.run(["scontrol", "--oneliner", "show", "job", job], capture_output=True, text=True, timeout=60, check=False)
