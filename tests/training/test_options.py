@@ -9,6 +9,7 @@ from trainyard_training import options
 from trainyard_training.cluster import Queue, duration, gpus, parse_addresses, parse_queues, seconds
 from trainyard_training.errors import USAGE, RefusedError
 from trainyard_training.submit import command, cores_per_node, gpus_per_node
+from trainyard_training.submit import main as submit_main
 
 QUEUES = {
     "main": Queue("main", default=True, limit=3600, nodes=2, cores=4, gpus=0, open=True),
@@ -99,6 +100,25 @@ def test_what_no_queue_could_take_is_refused_with_what_is_allowed(words: str, sa
     with pytest.raises(RefusedError) as refused:
         options.fits(wish(f"--framework pytorch --config train.py {words}"), QUEUES)
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("answer", ["echo no such account >&2; exit 1", "exit 0"])
+def test_what_was_not_submitted_leaves_no_folder(workspace: Path, monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
+    programs = workspace / "thirdparty"  # a stand-in for Slurm's commands
+    sinfo = "#!/bin/sh\nprintf 'main|1:00:00|2|4|(null)|up|main*\\n'"
+    for name, script in (("sinfo", sinfo), ("sbatch", f"#!/bin/sh\n{answer}")):
+        (programs / name).write_text(script)
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
+    if answer == "exit 0":  # nothing is wrong but a file that goes away while it is packed
+
+        def gone(*_words: object, **_more: object) -> None:
+            raise FileNotFoundError(2, "No such file or directory", "data/a.txt")
+
+        monkeypatch.setattr("tarfile.TarFile.add", gone)
+    with pytest.raises(RefusedError, match=r"no such account|data/a.txt cannot be shipped"):
+        submit_main(["--framework", "pytorch", "--config", "train.py"], "cluster_train", Path("/run"), {"environments": "/envs"})
+    assert not list(workspace.glob("train-*"))
 
 
 def test_without_a_default_queue_one_has_to_be_named() -> None:

@@ -15,11 +15,10 @@ from pathlib import Path
 
 from . import job
 from .cluster import addresses
+from .errors import LOST
 from .meeting import Host
 from .network import route_to
 
-LOST = 75
-"""Exit status of a job whose nodes lost each other (EX_TEMPFAIL)."""
 STARTS = 3
 """Times that a job is started when its nodes lose each other; Slurm does not count nodes that it has given up itself."""
 LAST_WORDS = 30.0

@@ -8,6 +8,8 @@ USAGE = 64
 """Exit status for words that cannot be used (EX_USAGE)."""
 UNAVAILABLE = 69
 """Exit status for a cluster that does not answer (EX_UNAVAILABLE)."""
+LOST = 75
+"""Exit status of a job whose nodes lost each other (EX_TEMPFAIL)."""
 
 
 class RefusedError(Exception):

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from . import job
+from .errors import LOST
 from .launchers import Node, Process, ports_wanted, private_build, processes
 from .meeting import Line, LostError, join
 from .network import free_ports, route_to
 
 FAILED_BEFORE = 66
 """Exit status where what was shipped, or its hook, cannot be used (EX_NOINPUT)."""
-LOST = 75
 GRACE = 10.0
 """Seconds between asking a process to end and ending it."""
 HOOK = "before_hook.sh"
@@ -93,7 +93,7 @@ def prepared(folder: Path, wish: Mapping[str, Any], scratch: Path) -> dict[str, 
     """Unpack what was shipped, run the hook, and return the environment for trainers.
 
     Raises:
-        UnusableError: the hook fails, or the environment is not on this node.
+        UnusableError: the hook fails, the environment is not on this node, or what was shipped finds no room there.
     """
     root = Path(wish["environments"]) / wish["environment"]
     if not (root / "bin" / "python").exists():
@@ -103,7 +103,8 @@ def prepared(folder: Path, wish: Mapping[str, Any], scratch: Path) -> dict[str, 
         (scratch / name).mkdir()
         if (folder / f"{name}.tar").exists():
             words = ["tar", "--extract", "--no-same-owner", f"--directory={scratch / name}", f"--file={folder / name}.tar"]
-            subprocess.run(words, check=True)
+            if subprocess.run(words, check=False).returncode:
+                raise UnusableError(f"the {name} could not be unpacked into {scratch}; why stands above.")
     workspace, thirdparty = scratch / "workspace", scratch / "thirdparty"
     environment = {
         **os.environ,

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,8 +34,15 @@ def main(words: Sequence[str], program: str, run: Path, settings: dict[str, str]
         print(shlex.join(command(wish, queue, Path(f"{wish.name}-N"), run)))
         return 0
     folder = job.new_folder(wish.name, Path.cwd())
-    job.fill(folder, wish, {"gpus_per_node": gpus, "cores_per_node": cores, "environments": settings["environments"]})
-    number = cluster.ask(command(wish, queue, folder, run)).strip().split(";")[0]
+    try:
+        job.fill(folder, wish, {"gpus_per_node": gpus, "cores_per_node": cores, "environments": settings["environments"]})
+        number = cluster.ask(command(wish, queue, folder, run)).strip().split(";")[0]
+    except OSError as error:
+        shutil.rmtree(folder)
+        raise RefusedError(f"{error.filename or folder} cannot be shipped: {error.strerror}. Nothing was submitted.") from error
+    except RefusedError:
+        shutil.rmtree(folder)
+        raise
     print(f"Job {number} in the queue {queue.name}; its logs and results: {folder}", flush=True)
     if chosen.watch:
         return watch.follow(number, folder)
