@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from trainyard import cluster, host_keys, newcomer, playbooks, runner
 from trainyard.cluster import Cluster, Verdict
 from trainyard.commands import plan
+from trainyard.drafts import draft, replace, show_change
 from trainyard.errors import TrainyardError
 from trainyard.hosts_file import HostsFile, locate
 from trainyard.progress import console
@@ -74,12 +74,9 @@ def run(arguments: argparse.Namespace) -> int:
         after = HostsFile(before).with_node(name, lab.file.groups_for(arguments.like), variables(arguments))
     opened = HostsFile(after).with_variable(name, CLOSED)
 
-    # Beside the inventory, so that its variables count; Ansible does not read a hidden file of a folder by itself.
-    draft = path.with_name(f".{path.stem}.draft.yml")
-    try:
-        draft.write_text(after)
-        check(lab, draft, arguments)
-        status = show_plan(draft, name)
+    with draft(path, after) as tried:
+        check(lab, tried, arguments)
+        status = show_plan(tried, name)
         if status:
             return status
         show_change(path, before, opened)
@@ -103,14 +100,12 @@ def run(arguments: argparse.Namespace) -> int:
                 return 1
             if proof.verdict is Verdict.FAILED:
                 raise TrainyardError(f"The job of two nodes failed on {name}; what it said stands above.")
-            draft.write_text(opened)
-            if playbooks.run(CLUSTER, draft, limit=lab.controller) or not lab.queues(name):
+            tried.write_text(opened)
+            if playbooks.run(CLUSTER, tried, limit=lab.controller) or not lab.queues(name):
                 raise TrainyardError(f"{name} could not be put into the queues.")
         except TrainyardError as error:
             raise TrainyardError(f"{error}\n{withdraw(inventory, path, before, lab.controller, name)}") from error
         replace(path, opened)
-    finally:
-        draft.unlink(missing_ok=True)
     console.print(f"{name} is proven and stands in the queues {', '.join(lab.queues(name))}.", highlight=False)
     console.print("The other nodes' hosts files learn its name with their next run: ./trainyard apply", highlight=False)
     return 0
@@ -123,20 +118,20 @@ def variables(arguments: argparse.Namespace) -> dict[str, Any]:
     return {key: value for key, value in given.items() if value} | {CLOSED: True}
 
 
-def check(lab: Cluster, draft: Path, arguments: argparse.Namespace) -> None:
+def check(lab: Cluster, tried: Path, arguments: argparse.Namespace) -> None:
     """Refuse a machine that cannot join.
 
     Raises:
         TrainyardError: it cannot, or it or the controller is not reached.
     """
     name = arguments.name
-    connection = runner.module(draft, [name], "ansible.builtin.debug", CONNECTION)[name].get("msg")
+    connection = runner.module(tried, [name], "ansible.builtin.debug", CONNECTION)[name].get("msg")
     if not isinstance(connection, Mapping):
         raise TrainyardError(f"How {name} is reached cannot be read from the inventory: {connection}")
     words = [*shlex.split(connection["words"]), *(["-p", connection["port"]] if connection["port"] else [])]
     host_keys.make_known(name, words, connection["host"], arguments.host_key)
     known = lab.known
-    seen = {host: said[1] for host, said in cluster.shell(draft, [name, lab.controller], newcomer.LOOK).items()}
+    seen = {host: said[1] for host, said in cluster.shell(tried, [name, lab.controller], newcomer.LOOK).items()}
     new, controller = (newcomer.parsed(seen[host]) for host in (name, lab.controller))
     refused = newcomer.refusals(name, new, controller, known)
     if refused:
@@ -145,26 +140,12 @@ def check(lab: Cluster, draft: Path, arguments: argparse.Namespace) -> None:
         console.print(remark, style="yellow", highlight=False, soft_wrap=True)
 
 
-def show_plan(draft: Path, name: str) -> int:
+def show_plan(tried: Path, name: str) -> int:
     """Show what `plan` says for the node, and return its exit status; 0 where nothing is planned."""
-    if not plan.planned(draft, name):
+    if not plan.planned(tried, name):
         console.print(f"Nothing is planned for {name}: it gets what the roles' defaults say.", highlight=False)
         return 0
-    return plan.run(argparse.Namespace(inventory=draft, limit=name, offline=False, json=False, all_reasons=False))
-
-
-def show_change(path: Path, before: str, after: str) -> None:
-    """Show what will stand in the inventory."""
-    for line in difflib.unified_diff(before.splitlines(), after.splitlines(), str(path), f"{path} (new)", n=2, lineterm=""):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-def replace(path: Path, text: str) -> None:
-    """Put a text into a file in one step, with the file's mode."""
-    beside = path.with_name(f".{path.name}.new")
-    beside.write_text(text)
-    beside.chmod(path.stat().st_mode & 0o7777)
-    beside.rename(path)
+    return plan.run(argparse.Namespace(inventory=tried, limit=name, offline=False, json=False, all_reasons=False))
 
 
 def withdraw(inventory: Path, path: Path, before: str, controller: str, name: str) -> str:

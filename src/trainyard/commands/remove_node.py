@@ -7,7 +7,8 @@ from pathlib import Path
 
 from trainyard import cluster, playbooks
 from trainyard.cluster import Cluster
-from trainyard.commands.add_node import CLUSTER, replace, show_change
+from trainyard.commands.add_node import CLUSTER
+from trainyard.drafts import draft, replace, show_change
 from trainyard.errors import TrainyardError
 from trainyard.hosts_file import COMPUTE, HostsFile, locate
 from trainyard.progress import console
@@ -55,11 +56,9 @@ def run(arguments: argparse.Namespace) -> int:
     if computes == [name]:
         raise TrainyardError(f"{name} is the last node that computes. To end the cluster: ./trainyard apply -e trainyard_state=absent")
     after = HostsFile(before).without_node(name)
-    draft = path.with_name(f".{path.stem}.draft.yml")
-    try:
-        draft.write_text(after)
+    with draft(path, after) as tried:
         show_change(path, before, after)
-        if playbooks.run(CLUSTER, draft, words=["--check"], limit=lab.controller):  # a queue that names it, say
+        if playbooks.run(CLUSTER, tried, words=["--check"], limit=lab.controller):  # a queue that names it, say
             raise TrainyardError(f"The cluster cannot be without {name}; what stands against it stands above. Nothing was changed.")
         if name in lab.known:
             lab.drain(name, REASON)
@@ -73,11 +72,9 @@ def run(arguments: argparse.Namespace) -> int:
                 )
         if arguments.undo and playbooks.run(CLUSTER, inventory, limit=name, variables={"trainyard_state": "absent"}):
             raise TrainyardError(f"The undo failed on {name}, which stays drained and in the inventory. Mend it, or leave --undo away.")
-        if playbooks.run(CLUSTER, draft, limit=lab.controller):
+        if playbooks.run(CLUSTER, tried, limit=lab.controller):
             raise TrainyardError(f"Slurm could not be told; {name} stays drained and in the inventory. Run the same command again.")
         replace(path, after)
-    finally:
-        draft.unlink(missing_ok=True)
     console.print(f"{name} is out of the cluster and of {path}.", highlight=False, soft_wrap=True)
     console.print("The other nodes' hosts files forget its name with their next run: ./trainyard apply", highlight=False)
     variables = path.parent / "host_vars"
