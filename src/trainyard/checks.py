@@ -42,6 +42,10 @@ BOOKWORM_ALONE = ("nvidia_driver_repository",)
 COMPILER_CACHE = "trainyard-compiler-cache"
 """Docker's volume with what the scenarios' compilers made, for all checkouts on this machine, as Docker keeps the images."""
 
+LIMIT = 45 * 60
+ALONE_LIMIT = 120 * 60
+"""Seconds after which a step is ended: the longest take a third of that on two busy cores, so it hangs."""
+
 PROGRAMS = {
     "git": "git",
     "gpg": "gnupg",
@@ -215,14 +219,27 @@ def _run(step: Step) -> Result:
     log = LOGS / f"{step.name}.log"
     started = time.monotonic()
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "src"), "NO_COLOR": "1", "COLUMNS": "160", **step.environment}
-    with log.open("wb") as output:
-        done = subprocess.run(
-            step.command, cwd=REPOSITORY, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, check=False, env=environment
-        )
+    limit = ALONE_LIMIT if step.alone else LIMIT
+    with log.open("ab") as output:
+        output.truncate(0)
+        try:
+            status = subprocess.run(
+                step.command,
+                cwd=REPOSITORY,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                check=False,
+                timeout=limit,
+            ).returncode
+        except subprocess.TimeoutExpired:
+            output.write(f"\nEnded: it did not finish in {limit // 60} minutes.\n".encode())
+            status = 1
     text = re.sub(r"\x1b\[[0-9;]*m", "", log.read_text(errors="replace"))
     counts = re.findall(r"^(?:=+ )?(\d+ \w+(?:, \d+ \w+)*) in [\d.]+s", text, re.MULTILINE)
     skipped = re.findall(r"^SKIPPED (.*)$", text, re.MULTILINE)
-    return Result(step, done.returncode == 0, time.monotonic() - started, counts[-1] if counts else "", skipped)
+    return Result(step, status == 0, time.monotonic() - started, counts[-1] if counts else "", skipped)
 
 
 def _show(result: Result) -> Result:
