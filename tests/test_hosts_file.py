@@ -108,15 +108,49 @@ def test_a_lab_without_a_cluster_is_refused() -> None:
         HostsFile("all:\n  hosts:\n    a:\n").controller()
 
 
-def test_what_cannot_be_taken_out_is_named() -> None:
-    ranges = (
-        "all:\n  children:\n    slurm_compute:\n      hosts:\n        gpu[1:4]:\n        one:\n    alone:\n      hosts:\n        one:\n"
+RANGE = """\
+all:
+  children:
+    slurm_compute:
+      hosts:
+        # the new rack
+        gpu[1:3]: {slurm_gpus: [a100]}  # bought together
+        # and a guest
+        one:
+    gpu:
+      hosts:
+        gpu[1:3]:
+"""
+
+
+def test_a_range_is_written_out_where_one_of_it_goes() -> None:
+    assert HostsFile(RANGE).all_of("slurm_compute") == ["gpu1", "gpu2", "gpu3", "one"]
+    assert (
+        HostsFile(RANGE).without_node("gpu2")
+        == """\
+all:
+  children:
+    slurm_compute:
+      hosts:
+        # the new rack
+        gpu1: {slurm_gpus: [a100]}  # bought together
+        gpu3: {slurm_gpus: [a100]}
+        # and a guest
+        one:
+    gpu:
+      hosts:
+        gpu1:
+        gpu3:
+"""
     )
-    assert HostsFile(ranges).all_of("slurm_compute") == ["gpu1", "gpu2", "gpu3", "gpu4", "one"]
-    with pytest.raises(TrainyardError, match=r"gpu3 stands in the range gpu\[1:4\] of the group slurm_compute"):
-        HostsFile(ranges).without_node("gpu3")
+    assert "gpu2" in HostsFile(RANGE).without_node("gpu1")
+    assert HostsFile(RANGE).without_node("one") == RANGE.replace("        one:\n", "")
+
+
+def test_what_cannot_be_taken_out_is_named() -> None:
+    alone = "all:\n  children:\n    slurm_compute:\n      hosts:\n        two:\n        one:\n    alone:\n      hosts:\n        one:\n"
     with pytest.raises(TrainyardError, match="one is the last host of the group alone"):
-        HostsFile(ranges).without_node("one")
+        HostsFile(alone).without_node("one")
 
 
 @pytest.mark.parametrize(

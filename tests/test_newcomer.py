@@ -50,6 +50,11 @@ def test_what_cannot_join_is_told_what_to_do(change: dict[str, Any], said: str) 
     assert said in refusal
 
 
+def test_one_that_cannot_hold_jobs_is_no_match_for_those_that_can() -> None:
+    assert newcomer.unconfined("gpu5", "") == []
+    assert "on gpu5, which is a container, and" in newcomer.unconfined("gpu5", "is a container")[0]
+
+
 @pytest.mark.parametrize(
     "gpus, fleet, said",
     [

@@ -11,54 +11,21 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from ansible_collections.trainyard.core.plugins.module_utils import _slurm as slurm
-from ansible_collections.trainyard.core.plugins.module_utils._slurm_conf import PROOF_QUEUE
+from ansible_collections.trainyard.core.plugins.module_utils import _slurm_conf as slurm_conf
 
 from trainyard import runner
 from trainyard.errors import TrainyardError, UsageError
 from trainyard.hosts_file import HostsFile, locate
 
 RECORD = "/var/lib/trainyard/slurm/nodes.json"
+TRAINING = "/usr/local/lib/trainyard/training/run"
+"""What the role training has on every node."""
 POLL = 2.0
 DURATION = re.compile(r"(?P<number>\d+)(?P<unit>[smhd]?)\Z")
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-
-MEET = """
-import os, re, socket, subprocess, time
-def ask(*words):
-    return subprocess.check_output(words, text=True)
-first = ask("scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]).split()[0]
-address = re.search("NodeAddr=([^ ]+)", ask("scontrol", "show", "node", first))[1]
-port = 20000 + int(os.environ["SLURM_JOB_ID"]) % 10000
-own = socket.gethostname().partition(".")[0]
-print("started on", own, flush=True)
-end = time.monotonic() + 60
-if os.environ["SLURM_NODEID"] == "0":
-    server = socket.create_server(("", port))
-    server.settimeout(60)
-    peer = server.accept()[0]
-else:
-    while True:
-        try:
-            peer = socket.create_connection((address, port), 5)
-            break
-        except OSError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.2)
-peer.settimeout(60)
-peer.sendall(own.encode() + b" " * 65536 + b".")
-heard = b""
-while not heard.endswith(b"."):
-    part = peer.recv(65536)
-    assert part, "the other node hung up"
-    heard += part
-other = heard[:-1].decode().strip()
-assert other != own, own
-print(own, "heard", other, flush=True)
-"""
-"""What each of two nodes runs: it meets the other over TCP. Without a brace that Ansible would take for its own."""
 
 
 class Verdict(Enum):
@@ -101,15 +68,23 @@ class Cluster:
         return output
 
     @cached_property
+    def _record(self) -> dict[str, dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = json.loads(self.ask(f"cat {RECORD} 2>/dev/null || true") or "{}")
+        return found
+
+    @property
     def known(self) -> dict[str, str]:
         """Return the nodes that Slurm has: name in the inventory -> name in Slurm."""
-        text = self.ask(f"cat {RECORD} 2>/dev/null || true")
-        return {name: str(node["host"]) for name, node in json.loads(text or "{}").items()}
+        return {name: str(node["host"]) for name, node in self._record.items()}
 
     def gpus(self) -> dict[str, list[str]]:
         """Return the types of each node's GPUs, as Slurm has them."""
-        text = self.ask(f"cat {RECORD} 2>/dev/null || true")
-        return {name: list(node.get("gpus") or []) for name, node in json.loads(text or "{}").items()}
+        return {name: list(node.get("gpus") or []) for name, node in self._record.items()}
+
+    def confined(self, but: str = "") -> bool:
+        """Return whether jobs are held in cgroups on all nodes, one left aside."""
+        others = [node for name, node in self._record.items() if name != but]
+        return bool(others) and not any(node.get("unconfined") for node in others)
 
     def host(self, node: str) -> str:
         """Return a node's name in Slurm.
@@ -167,27 +142,28 @@ class Cluster:
     def queues(self, node: str) -> list[str]:
         """Return the queues that a node stands in, but that of the proofs."""
         found = self.ask(f"sinfo --all -h -n {shlex.quote(self.host(node))} -o %R").split()
-        return [name for name in dict.fromkeys(found) if name != PROOF_QUEUE]
+        return [name for name in dict.fromkeys(found) if name != slurm_conf.PROOF_QUEUE]
 
     def proof(self, node: str, seconds: int) -> Proof:
         """Prove a closed node by a job of two nodes, it and whichever other one has a free core first, waiting so long at most.
 
-        The one place that knows what the proof is. It is no training yet: two tasks meet over TCP. A training of two nodes by
-        `cluster_train` belongs here, with ``--where`` and the queue of the proofs.
+        They meet over the network, then train the first framework that both have, on a GPU each where both have one.
         """
+        gpus = self.gpus()
+        paired = gpus.get(node) and any(found for other, found in gpus.items() if other != node)
         words = [
-            "srun",
-            f"--partition={PROOF_QUEUE}",
+            "salloc",
+            f"--partition={slurm_conf.PROOF_QUEUE}",
             f"--nodelist={self.host(node)}",
-            *("--nodes=2", "--ntasks=2", "--ntasks-per-node=1", "--cpus-per-task=1", "--mem=64", "--time=5"),
-            *(f"--immediate={seconds}", "--job-name=trainyard_proof", "--chdir=/", "--input=none", "--label"),
-            *("python3", "-c", MEET),
+            *("--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=1", "--time=15", "--chdir=/"),
+            *(f"--immediate={seconds}", "--job-name=trainyard_proof", *(["--gpus-per-node=1"] if paired else [])),
+            *(TRAINING, "prove"),
         ]
         status, output, errors = shell(self.inventory, [self.controller], shlex.join(words))[self.controller]
         text = "\n".join(part.strip() for part in (output, errors) if part.strip())
         if not status:
             return Proof(Verdict.PROVEN, text)
-        return Proof(Verdict.FAILED if "started on" in output or not NO_ROOM.search(errors) else Verdict.NO_ROOM, text)
+        return Proof(Verdict.FAILED if output or not NO_ROOM.search(errors) else Verdict.NO_ROOM, text)
 
 
 NO_ROOM = re.compile(r"Requested nodes are busy|[Tt]imed out|revoked|Immediate execution impossible")

@@ -5,6 +5,7 @@ Pure but for `locate`, which looks where the file is.
 
 from __future__ import annotations
 
+import copy
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
@@ -162,45 +163,45 @@ class HostsFile:
 
     def with_node(self, node: str, groups: Sequence[str], variables: Mapping[str, Any]) -> str:
         """Return the text with a node in groups; its variables stand where it first appears."""
-        copy, left = HostsFile(self.text), dict.fromkeys(groups)
-        for name, group in copy._groups():
+        edited, left = HostsFile(self.text), dict.fromkeys(groups)
+        for name, group in edited._groups():
             if name in left and group.get("hosts"):
                 own = CommentedMap(variables) if len(left) == len(set(groups)) else None
                 if own is not None:
                     own.fa.set_flow_style()
                 _append(group["hosts"], node, own)
                 del left[name]
-        return copy._edited()
+        return edited._edited()
 
     def without_node(self, node: str) -> str:
-        """Return the text without a node.
+        """Return the text without a node; the others of a range in which it stands are written out.
 
         Raises:
-            TrainyardError: it stands in a range, or is the last one of a group that is written out.
+            TrainyardError: it is the last one of a group.
         """
-        copy = HostsFile(self.text)
-        for name, group in copy._groups():
+        edited = HostsFile(self.text)
+        for name, group in edited._groups():
             hosts = group.get("hosts") or CommentedMap()
             for key in list(hosts):
-                if str(key) == node:
+                if node in (others := expanded(str(key))):
+                    others.remove(node)
+                    _write_out(hosts, key, others)
                     _drop(hosts, key)
-                elif node in expanded(str(key)):
-                    raise TrainyardError(f"{node} stands in the range {key} of the group {name}. Write its hosts out one by one first.")
             if "hosts" in group and group["hosts"] is not None and not group["hosts"]:
                 raise TrainyardError(f"{node} is the last host of the group {name}. Take the group out of the inventory by hand first.")
-        return copy._edited()
+        return edited._edited()
 
     def with_variable(self, node: str, key: str, value: Any = None) -> str:
         """Return the text with a variable of a node set, or without it where the value is None."""
-        copy = HostsFile(self.text)
-        for _name, group in copy._groups():
+        edited = HostsFile(self.text)
+        for _name, group in edited._groups():
             hosts = group.get("hosts") or {}
             if isinstance(hosts.get(node), CommentedMap) and (value is None or key in hosts[node]):
                 if value is None:
                     hosts[node].pop(key, None)
                 else:
                     hosts[node][key] = value
-        return copy._edited()
+        return edited._edited()
 
 
 def _dumped(writer: YAML, tree: CommentedMap) -> str:
@@ -234,6 +235,17 @@ def _append(hosts: CommentedMap, node: str, variables: CommentedMap | None) -> N
     hosts[node] = variables
     if tail is not None:
         hosts.ca.items[node] = [None, None, CommentToken("\n" + tail, CommentMark(0), None), None]
+
+
+def _write_out(hosts: CommentedMap, key: Any, members: Sequence[str]) -> None:
+    """Add a range's hosts before it, each with the range's variables; its own comment stays with the first."""
+    position, variables = list(hosts).index(key), hosts[key]
+    for member in reversed(members):
+        hosts.insert(position, member, copy.deepcopy(variables))
+    comments = hosts.ca.items.get(key)
+    own = comments[2].value.partition("\n")[0].strip() if members and comments and len(comments) > 2 and comments[2] else ""
+    if own:
+        hosts.yaml_add_eol_comment(own, members[0])
 
 
 def _last_leaf(tree: CommentedMap, key: Any) -> tuple[CommentedMap, Any]:

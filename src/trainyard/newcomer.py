@@ -110,6 +110,21 @@ def refusals(name: str, new: Machine, controller: Machine, known: Mapping[str, s
     return found
 
 
+def unconfined(name: str, why: str) -> list[str]:
+    """Return the refusal of a machine on which jobs cannot be held in cgroups, for a cluster in which they are.
+
+    Args:
+        name: the name that it is to have.
+        why: what stands against it, part of a sentence; empty where nothing does.
+    """
+    if not why:
+        return []
+    return [
+        f"Jobs could not be held in cgroups on {name}, which {why}, and Slurm knows but one way for all nodes: the others would lose their "
+        f"limits on memory and cores. Boot {name} with cgroup v2 (systemd.unified_cgroup_hierarchy=1), or add it by hand if that is meant."
+    ]
+
+
 def remarks(name: str, new: Machine, fleet: Mapping[str, Sequence[str]]) -> list[str]:
     """Return what is worth knowing and refuses nothing: GPUs unlike those of the fleet.
 

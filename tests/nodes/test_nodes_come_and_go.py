@@ -1,7 +1,7 @@
 """Nodes that come and go by the command line tool: a cluster of containers over SSH, a spare machine, and jobs that must not notice.
 
 Containers share their host's clock and platform: a program called date and a changed os-release stand in for another clock and another
-release. There is no GPU, and the proof of a new node is a meeting of two tasks rather than a training.
+release. There is no GPU.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import pytest
 
 from tests.support import ansible_playbook
 from trainyard.containers import Lab, connect
+from trainyard.lab import WHEELHOUSE
+from trainyard.lab import lab as own_lab
 from trainyard.paths import CHECKOUT, REPOSITORY
 
 pytestmark = pytest.mark.nodes
@@ -31,7 +33,8 @@ all:
     ansible_ssh_common_args: "-F {{{{ inventory_dir }}}}/ssh_config"
     base_users: [{{name: ada, uid: 2000}}]
     base_ca_certificates: "{{{{ query('ansible.builtin.fileglob', '/usr/local/share/ca-certificates/*.crt') }}}}"
-    framework_env_environments: []
+    plan_environments: [pytorch]
+    framework_env_wheelhouse: {wheelhouse}
     ssh_hardening_enabled: false
     trainyard_boot_time_command: systemctl show -P UserspaceTimestampMonotonic
   children:
@@ -53,7 +56,7 @@ class Site:
     def __init__(self, lab: Lab, folder: Path) -> None:
         self.lab, self.folder = lab, folder
         self.hosts, self.known = folder / "hosts.yml", folder / "known_hosts"
-        self.before = HOSTS.format(**{node: lab.address(node) for node in ("head", "node1", "node2")})
+        self.before = HOSTS.format(wheelhouse=WHEELHOUSE, **{node: lab.address(node) for node in ("head", "node1", "node2")})
         self.hosts.write_text(self.before)
         lines = [line.split(" ", 1) for line in (lab.state / "known_hosts").read_text().splitlines()]
         self.keys = [(node, f"{lab.address(node)} {rest}") for node, rest in lines]
@@ -108,14 +111,15 @@ class Site:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A lab of a head and two nodes, made by site.yml, and a bare machine."""
     nodes = ["head", "node1", "node2", "spare"]
-    lab = Lab(f"test-come-and-go-{CHECKOUT}", nodes, tmp_path_factory.mktemp("lab"), say=lambda _text: None)
+    mounts = {next(iter(own_lab().mounts)): WHEELHOUSE}
+    lab = Lab(f"test-come-and-go-{CHECKOUT}", nodes, tmp_path_factory.mktemp("lab"), mounts=mounts, say=lambda _text: None)
     lab.down()
     lab.up()
     try:
         found = Site(lab, tmp_path_factory.mktemp("inventory"))
         for node in ("node1", "node2"):
             connect().containers.get(f"trainyard-{lab.name}-{node}").update(restart_policy={"Name": "always"})
-        status, said = found.tool("apply", timeout=600)
+        status, said = found.tool("apply", timeout=900)
         assert status == 0, said[-3000:]
         yield found
     finally:
@@ -220,7 +224,8 @@ def test_a_node_joins_while_a_job_runs_and_leaves_again(site: Site) -> None:
 
     status, said = site.add()
     assert status == 0
-    assert "heard spare" in said
+    assert re.search(r"(node1|node2) has met spare", said)
+    assert re.search(r"PyTorch trained on node[12] and spare \(cpu\) to 0\.9[5-9]", said)
     added = site.before.replace("# the old one\n", f"# the old one\n            spare: {{ansible_host: {site.lab.address('spare')}}}\n")
     assert site.hosts.read_text() == added
     site.until("sinfo --all -h -N -o '%N %P %t' | sort", "node1 main* mix\nnode2 main* idle\nspare main* idle")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trainyard_training import job, launchers, network, node, watch
+from trainyard_training import batch, job, launchers, network, node, watch
 from trainyard_training.errors import RefusedError
 from trainyard_training.launchers import Node
 from trainyard_training.options import Wish
@@ -194,3 +195,19 @@ def test_logs_are_shown_line_by_line_and_once(tmp_path: Path, capsys: pytest.Cap
 )
 def test_the_exit_status_is_the_jobs(tmp_path: Path, said: dict[str, str], status: int) -> None:
     assert watch.ended("7", tmp_path, said) == status
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_each_nodes_lines_land_in_its_log(tmp_path: Path, capsys: pytest.CaptureFixture[str], shown: bool) -> None:
+    async def keep() -> None:
+        printed = asyncio.StreamReader()
+        for part in (b"0: a\n1: b", b"c\nsrun: error: it fell\n1: 2: two\n", b"0: \n"):
+            printed.feed_data(part)
+        printed.feed_eof()
+        await batch.Logs(tmp_path, ["n0", "n1"], shown=shown).keep(printed)
+
+    asyncio.run(keep())
+    assert (tmp_path / "n0.log").read_text() == "a\n\n"
+    assert (tmp_path / "n1.log").read_text() == "bc\n2: two\n"
+    assert (tmp_path / "job.log").exists() == shown, "Slurm writes it where nobody waits"
+    assert ("[n1] bc" in capsys.readouterr().out) == shown

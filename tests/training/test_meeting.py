@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import random
+from pathlib import Path
 from typing import Any
 
 import pytest
 from trainyard_training import meeting
-from trainyard_training.meeting import Host, LostError, join
+from trainyard_training.meeting import Host, LostError, Meeting
 
 HERE = "127.0.0.1"
 
@@ -20,7 +22,7 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def member(port: int, rank: int, token: str, status: int | None = 0, wait: float = 0) -> Any:
     """Come, work, say how it went and return what the host said last; without a status: go without a word."""
-    line, nodes = await join(HERE, port, rank, token, {"name": f"n{rank}"})
+    line, nodes = await Meeting(HERE, port, token, rank).join({"name": f"n{rank}"})
     await asyncio.sleep(wait)
     try:
         if status is None:
@@ -32,7 +34,7 @@ async def member(port: int, rank: int, token: str, status: int | None = 0, wait:
 
 
 async def held(*members: tuple[int | None, float]) -> tuple[Host, list[Any]]:
-    host = Host([f"n{rank}" for rank in range(len(members))], "secret")
+    host = Host([f"n{rank}" for rank in range(len(members))], "secret", {}, Path())
     port = await host.open(HERE)
     parts = [member(port, rank, "secret", *words) for rank, words in enumerate(members)]
     *said, _ = await asyncio.gather(*parts, host.run(), return_exceptions=True)
@@ -59,7 +61,7 @@ def test_one_that_goes_is_missed() -> None:
 
 def test_one_that_falls_silent_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     async def silent() -> Host:
-        host = Host(["n0"], "secret")
+        host = Host(["n0"], "secret", {}, Path())
         port = await host.open(HERE)
         _reader, writer = await asyncio.open_connection(HERE, port)
         writer.write(b'{"token": "secret", "rank": 0, "node": {}}\n')
@@ -72,7 +74,7 @@ def test_one_that_falls_silent_is_missed(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_one_that_does_not_come_is_named() -> None:
     async def short() -> tuple[Host, Any]:
-        host = Host(["n0", "n1"], "secret")
+        host = Host(["n0", "n1"], "secret", {}, Path())
         port = await host.open(HERE)
         said, _ = await asyncio.gather(member(port, 0, "secret"), host.run(), return_exceptions=True)
         return host, said
@@ -83,11 +85,19 @@ def test_one_that_does_not_come_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    "hello", [b'{"token": "other", "rank": 0, "node": {}}\n', b"[]\n", b"x\n", b'{"token": "secret", "rank": 5, "node": {}}\n']
+    "hello",
+    [
+        b'{"token": "other", "rank": 0, "node": {}}\n',
+        b'{"token": "other", "rank": 0, "fetch": "job"}\n',
+        b'{"token": "other", "rank": 0, "give": true}\n',
+        b"[]\n",
+        b"x\n",
+        b'{"token": "secret", "rank": 5, "node": {}}\n',
+    ],
 )
 def test_strangers_are_turned_away(hello: bytes) -> None:
     async def knock() -> bytes:
-        host = Host(["n0"], "secret")
+        host = Host(["n0"], "secret", {}, Path())
         port = await host.open(HERE)
         reader, writer = await asyncio.open_connection(HERE, port)
         writer.write(hello)
@@ -100,4 +110,44 @@ def test_strangers_are_turned_away(hello: bytes) -> None:
 
 def test_nobody_there_is_said() -> None:
     with pytest.raises(LostError, match=r"cannot be reached at 127\.0\.0\.1:1"):
-        asyncio.run(join(HERE, 1, 0, "secret", {}))
+        asyncio.run(Meeting(HERE, 1, "secret", 0).join({}))
+
+
+def test_what_is_shipped_arrives_whole_and_what_is_kept_comes_back(tmp_path: Path) -> None:
+    shipped, kept, there = tmp_path / "workspace.tar", tmp_path / "kept", tmp_path / "there"
+    (there / "checkpoints").mkdir(parents=True)
+    (there / "checkpoints" / "last.pt").write_bytes(b"weights" * 500_000)
+    kept.mkdir()
+    shipped.write_bytes(random.Random(1).randbytes(3_000_000))
+
+    async def exchange() -> tuple[int | None, int | None, int]:
+        host = Host(["n0"], "secret", {"workspace": shipped}, kept)
+        node = Meeting(HERE, await host.open(HERE), "secret", 0)
+        copy = ["dd", f"of={tmp_path / 'copy'}", "status=none"]
+        return await node.fetch("workspace", copy), await node.fetch("job", copy), await node.give(there)
+
+    assert asyncio.run(exchange()) == (0, None, 0)
+    assert (tmp_path / "copy").read_bytes() == shipped.read_bytes()
+    assert (kept / "checkpoints" / "last.pt").read_bytes() == b"weights" * 500_000
+
+
+def test_a_command_that_fails_or_a_host_that_hangs_up_is_told(tmp_path: Path) -> None:
+    (tmp_path / "w").write_bytes(b"x" * 5_000_000)
+
+    async def fetch(words: list[str]) -> int | None:
+        host = Host(["n0"], "secret", {"w": tmp_path / "w"}, tmp_path)
+        return await Meeting(HERE, await host.open(HERE), "secret", 0).fetch("w", words)
+
+    assert asyncio.run(fetch(["false"])) == 1
+
+    async def half(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.write(b'{"bytes": 100}\nabc')
+        writer.close()
+
+    async def cut() -> int | None:
+        server = await asyncio.start_server(half, HERE, 0)
+        return await Meeting(HERE, server.sockets[0].getsockname()[1], "secret", 0).fetch("w", ["cat"])
+
+    with pytest.raises(LostError, match="hung up after 3 of 100 bytes of the w"):
+        asyncio.run(cut())

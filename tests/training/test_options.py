@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from trainyard_training import options
-from trainyard_training.cluster import Queue, duration, gpus, parse_addresses, parse_queues, seconds
+from trainyard_training.cluster import Allocation, Queue, allocation, duration, gpus, parse_addresses, parse_queues, seconds
 from trainyard_training.errors import USAGE, RefusedError
 from trainyard_training.submit import command, cores_per_node, gpus_per_node
 from trainyard_training.submit import main as submit_main
@@ -201,3 +201,32 @@ def test_nodes_are_reached_by_the_addresses_that_slurm_has() -> None:
 @pytest.mark.parametrize("words, count", [("(null)", 0), ("gpu:2", 2), ("gpu:a100:4(S:0-1),gpu:t4:1", 5), ("shard:4,gpu:h100:8", 8)])
 def test_gpus_in_generic_resources(words: str, count: int) -> None:
     assert gpus(words) == count
+
+
+HERE = Allocation("7", nodes=2, cores=4, gpus=1)
+
+
+def test_an_allocation_is_what_slurm_says() -> None:
+    said = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "3", "SLURM_JOB_CPUS_PER_NODE": "8(x2),4"}
+    assert allocation(said) == Allocation("7", nodes=3, cores=4, gpus=0)
+    assert allocation(said | {"SLURM_GPUS_PER_NODE": "a100:2"}).gpus == 2
+    with pytest.raises(RefusedError, match="salloc --nodes 2"):
+        allocation({})
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        ("--num-nodes 1", "--num-nodes: the allocation 7 has 2, not 1"),
+        ("--num-nodes 2 --where main", "--where: --here takes the allocation 7 as it is"),
+        ("--num-nodes 2 --time-limit 1:00", "--time-limit: --here"),
+        ("--num-nodes 2 --exclusive", "--exclusive: --here"),
+        ("--num-nodes 2 --trainer-count 5", "--trainer-count: the allocation 7 has 4 cores on a node"),
+        ("--num-nodes 2 --gpus-per-trainer 2", "--gpus-per-trainer: the allocation 7 has 1 GPUs on a node, not 2"),
+    ],
+)
+def test_here_takes_what_is_there(words: str, said: str) -> None:
+    with pytest.raises(RefusedError) as refused:
+        options.fits_here(wish(f"--framework pytorch --config train.py --here {words}"), HERE)
+    assert said in str(refused.value)
+    options.fits_here(wish("--framework pytorch --config train.py --here --num-nodes 2 --trainer-count 4"), HERE)

@@ -134,6 +134,10 @@ def check(lab: Cluster, tried: Path, arguments: argparse.Namespace) -> None:
     seen = {host: said[1] for host, said in cluster.shell(tried, [name, lab.controller], newcomer.LOOK).items()}
     new, controller = (newcomer.parsed(seen[host]) for host in (name, lab.controller))
     refused = newcomer.refusals(name, new, controller, known)
+    if lab.confined(but=name):
+        refused += newcomer.unconfined(
+            name, str(runner.module(tried, [name], "trainyard.core.slurm_node_info", {})[name].get("unconfined", ""))
+        )
     if refused:
         raise TrainyardError("\n".join([*refused, "Nothing was changed."]))
     for remark in newcomer.remarks(name, new, {node: gpus for node, gpus in lab.gpus().items() if node != name}):

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .errors import UNAVAILABLE, RefusedError
@@ -41,6 +41,39 @@ class Queue:
         limit = "no time limit" if self.limit is None else f"up to {duration(self.limit)}"
         gpus = f", {self.gpus} GPUs each" if self.gpus else ""
         return f"{self.name} ({limit}, {self.nodes} node{'s' if self.nodes != 1 else ''}, {self.cores} cores each{gpus})"
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """What Slurm has given to the shell that this runs in.
+
+    Attributes:
+        job: its number.
+        nodes: how many.
+        cores: on the node with fewest.
+        gpus: on each node.
+    """
+
+    job: str
+    nodes: int
+    cores: int
+    gpus: int
+
+
+def allocation(environment: Mapping[str, str]) -> Allocation:
+    """Return the allocation that variables of Slurm's describe.
+
+    Raises:
+        RefusedError: there is none.
+    """
+    if "SLURM_JOB_ID" not in environment:
+        raise RefusedError("--here: this shell is in no allocation. Begin one, such as: salloc --nodes 2")
+    return Allocation(
+        environment["SLURM_JOB_ID"],
+        int(environment["SLURM_JOB_NUM_NODES"]),
+        min(int(part.partition("(")[0]) for part in environment["SLURM_JOB_CPUS_PER_NODE"].split(",")),
+        int(environment.get("SLURM_GPUS_PER_NODE", "0").rpartition(":")[2]),
+    )
 
 
 def seconds(words: str) -> int:

@@ -18,7 +18,7 @@ def main(words: Sequence[str], run: Path, settings: dict[str, str]) -> int:
     Args:
         words: the name under which the program was called, or a part's name, and its arguments.
         run: the program, which Slurm starts for the parts on the nodes.
-        settings: ``environments``: the folder that they lie in; ``lock``: run-one's lock file.
+        settings: ``environments`` and ``samples``: the folders that they lie in; ``lock``: run-one's lock file.
     """
     name, *rest = words
     # Only what is needed is imported: users wait for --help.
@@ -35,14 +35,14 @@ def main(words: Sequence[str], run: Path, settings: dict[str, str]) -> int:
             from . import run_one  # noqa: PLC0415
 
             return run_one.main(rest, Path(settings["lock"]))
-        return _on_a_node(name, rest, run)
+        return _on_a_node(name, rest, run, settings)
     except RefusedError as refused:
         print(f"{'' if str(refused).startswith(name) else f'{name}: '}{refused}", file=sys.stderr)
         return refused.status
 
 
-def _on_a_node(name: str, rest: Sequence[str], run: Path) -> int:
-    from . import batch, node, sweep  # noqa: PLC0415
+def _on_a_node(name: str, rest: Sequence[str], run: Path, settings: dict[str, str]) -> int:
+    from . import batch, node, proof, sweep  # noqa: PLC0415
 
     if name == "batch" and len(rest) == 1:
         return batch.main(Path(rest[0]), run)
@@ -50,4 +50,8 @@ def _on_a_node(name: str, rest: Sequence[str], run: Path) -> int:
         return node.main(Path(rest[0]))
     if name == "sweep-run" and len(rest) == 1:
         return sweep.one(Path(rest[0]), int(os.environ["SLURM_ARRAY_TASK_ID"]))
+    if name == "prove" and not rest:
+        return proof.main(run, settings)
+    if name == "meet" and not rest:
+        return proof.meet(settings)
     raise RefusedError(f"{name}: this program is called as cluster_train, paddle, sweep or run-one.", USAGE)

@@ -1,9 +1,10 @@
 # Copyright (c) Trainyard contributors
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""Where a job's nodes meet: they tell each other their addresses, notice who has gone silent, and end together.
+"""Where a job's nodes meet: they get what is shipped, tell each other their addresses, notice who has gone silent, and end together.
 
 JSON lines over TCP, spoken only to those that know the job's token, which Slurm carries to the nodes. The host is the job's batch script on
-its first node. A line ``{}`` is a sign of life, from both sides.
+its first node, or the command that waits for the job. A line ``{}`` is a sign of life, from both sides. What is shipped, and what a node
+gives back, goes over a connection of its own, as bytes behind the first line.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import asyncio
 import contextlib
 import hmac
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 PERIOD = 5.0
@@ -21,6 +24,8 @@ PATIENCE = 60.0
 """Seconds of silence after which the other side counts as lost."""
 ARRIVAL = 600.0
 """Seconds within which all nodes have to come: unpacking and the submitter's hook lie before."""
+
+CHUNK = 1 << 20
 
 Message = Mapping[str, Any]
 
@@ -78,12 +83,14 @@ class Host:
     """The meeting's host.
 
     Attributes:
+        shipped: name -> file that nodes may have.
+        kept: folder for what nodes give back.
         results: rank -> what the node said of its end.
         problem: why the meeting was broken up; '' while it was not.
     """
 
-    def __init__(self, names: list[str], token: str) -> None:
-        self.names, self.token = names, token
+    def __init__(self, names: list[str], token: str, shipped: Mapping[str, Path], kept: Path) -> None:
+        self.names, self.token, self.shipped, self.kept = names, token, shipped, kept
         self.problem = ""
         self.results: dict[int, dict[str, Any]] = {}
         self._here: dict[int, tuple[Line, dict[str, Any]]] = {}
@@ -98,13 +105,34 @@ class Host:
         try:
             hello = json.loads(await asyncio.wait_for(reader.readline(), PATIENCE))
             rank = int(hello["rank"])
-            known = hmac.compare_digest(str(hello["token"]), self.token) and 0 <= rank < len(self.names) and rank not in self._here
+            known = hmac.compare_digest(str(hello["token"]), self.token) and 0 <= rank < len(self.names)
         except (ValueError, KeyError, TypeError, OSError, TimeoutError):
             known = False
-        if not known:
+        if not known or ("node" in hello and rank in self._here):
             writer.close()
-            return
-        line = Line(reader, writer)
+        elif "node" in hello:
+            await self._seat(rank, hello, Line(reader, writer))
+        else:
+            with contextlib.suppress(OSError):
+                await (self._ship(str(hello["fetch"]), writer) if "fetch" in hello else self._take(reader, writer))
+            writer.close()
+
+    async def _ship(self, name: str, writer: asyncio.StreamWriter) -> None:
+        path = self.shipped.get(name)
+        writer.write(json.dumps({"bytes": path.stat().st_size if path else None}).encode() + b"\n")
+        await writer.drain()
+        if path:
+            with path.open("rb") as file:
+                await asyncio.get_running_loop().sendfile(writer.transport, file)
+
+    async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        words = ["tar", "--extract", "--no-same-owner", f"--directory={self.kept}"]
+        tar = await asyncio.create_subprocess_exec(*words, stdin=asyncio.subprocess.PIPE)
+        await pour(reader, tar)
+        writer.write(json.dumps({"status": await tar.wait()}).encode() + b"\n")
+        await writer.drain()
+
+    async def _seat(self, rank: int, hello: dict[str, Any], line: Line) -> None:
         async with self._change:
             self._here[rank] = (line, hello)
             self._change.notify_all()
@@ -145,20 +173,96 @@ class Host:
             await line.say(message)
 
 
-async def join(address: str, port: int, rank: int, token: str, node: Message) -> tuple[Line, list[dict[str, Any]]]:
-    """Come to a meeting, and return the line to its host and what all nodes said of themselves, by rank.
+async def pour(reader: asyncio.StreamReader, process: asyncio.subprocess.Process) -> int:
+    """Hand a process what comes until its end, and return how many bytes that were."""
+    assert process.stdin
+    count = 0
+    while chunk := await reader.read(CHUNK):
+        count += len(chunk)
+        with contextlib.suppress(ConnectionError):  # it has ended: its status says why
+            process.stdin.write(chunk)
+            await process.stdin.drain()
+    process.stdin.close()
+    return count
 
-    Raises:
-        LostError: the host cannot be reached, or broke the meeting up.
+
+@dataclass(frozen=True)
+class Meeting:
+    """A meeting as a node comes to it.
+
+    Attributes:
+        address, port: of its host.
+        token: which the host wants to hear.
+        rank: this node's.
     """
-    try:
-        reader, writer = await asyncio.wait_for(asyncio.open_connection(address, port), PATIENCE)
-        writer.write(json.dumps({"token": token, "rank": rank, "node": node}).encode() + b"\n")
-        await writer.drain()
-    except (OSError, TimeoutError) as error:
-        raise LostError(f"cannot be reached at {address}:{port}: {error or 'no answer'}") from None
-    line = Line(reader, writer)
-    said = await line.hear()
-    if "end" in said:
-        raise LostError(f"broke up: {said['end']}")
-    return line, said["nodes"]
+
+    address: str
+    port: int
+    token: str
+    rank: int
+
+    async def _come(self, words: Message) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        try:
+            reader, writer = await asyncio.wait_for(asyncio.open_connection(self.address, self.port), PATIENCE)
+            writer.write(json.dumps({"token": self.token, "rank": self.rank, **words}).encode() + b"\n")
+            await writer.drain()
+        except (OSError, TimeoutError) as error:
+            raise LostError(f"cannot be reached at {self.address}:{self.port}: {error or 'no answer'}") from None
+        return reader, writer
+
+    async def fetch(self, name: str, words: Sequence[str]) -> int | None:
+        """Hand something that is shipped to a command, and return the command's exit status; None where there is nothing of that name.
+
+        Raises:
+            LostError: the host cannot be reached, or hung up half-way.
+        """
+        reader, writer = await self._come({"fetch": name})
+        try:
+            wanted = json.loads(await asyncio.wait_for(reader.readline(), PATIENCE))["bytes"]
+            if wanted is None:
+                return None
+            process = await asyncio.create_subprocess_exec(*words, stdin=asyncio.subprocess.PIPE)
+            count = await pour(reader, process)
+            status = await process.wait()
+        except (OSError, ValueError, TimeoutError) as error:
+            raise LostError(f"does not ship the {name}: {error or 'no answer'}") from None
+        finally:
+            writer.close()
+        if count != wanted:
+            raise LostError(f"hung up after {count} of {wanted} bytes of the {name}")
+        return status
+
+    async def give(self, folder: Path) -> int:
+        """Give a folder's content back, and return the exit status of whoever unpacked it.
+
+        Raises:
+            LostError: the host cannot be reached, or hung up half-way.
+        """
+        reader, writer = await self._come({"give": True})
+        tar = await asyncio.create_subprocess_exec(
+            "tar", "--create", f"--directory={folder}", ".", stdout=asyncio.subprocess.PIPE, stdin=asyncio.subprocess.DEVNULL
+        )
+        assert tar.stdout
+        try:
+            while chunk := await tar.stdout.read(CHUNK):
+                writer.write(chunk)
+                await writer.drain()
+            writer.write_eof()
+            status = json.loads(await reader.readline())["status"]
+        except (OSError, ValueError) as error:
+            raise LostError(f"does not take what is kept: {error}") from None
+        finally:
+            writer.close()
+        return await tar.wait() or int(status)
+
+    async def join(self, node: Message) -> tuple[Line, list[dict[str, Any]]]:
+        """Take part, and return the line to the host and what all nodes said of themselves, by rank.
+
+        Raises:
+            LostError: the host cannot be reached, or broke the meeting up.
+        """
+        line = Line(*await self._come({"node": node}))
+        said = await line.hear()
+        if "end" in said:
+            raise LostError(f"broke up: {said['end']}")
+        return line, said["nodes"]

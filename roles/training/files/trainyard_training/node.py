@@ -1,6 +1,6 @@
 # Copyright (c) Trainyard contributors
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""What runs on each node of a job: it unpacks what was shipped, runs the submitter's hook, and starts the trainers."""
+"""What runs on each node of a job: it fetches what is shipped, runs the submitter's hook, and starts the trainers."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from . import job
 from .errors import LOST
 from .launchers import Node, Process, ports_wanted, private_build, processes
-from .meeting import Line, LostError, join
+from .meeting import Line, LostError, Meeting
 from .network import free_ports, route_to
 
 FAILED_BEFORE = 66
 """Exit status where what was shipped, or its hook, cannot be used (EX_NOINPUT)."""
+NOT_KEPT = 74
+"""Exit status where what a script kept did not come back (EX_IOERR)."""
 GRACE = 10.0
 """Seconds between asking a process to end and ending it."""
 HOOK = "before_hook.sh"
@@ -37,51 +40,46 @@ class UnusableError(Exception):
 
 def main(folder: Path) -> int:
     """Do this node's part of the job whose folder it is, and return its exit status."""
-    try:
-        wish = job.read_json(folder / job.WISH)
-    except OSError as error:
-        print(
-            f"{os.uname().nodename} does not see {folder} ({error.strerror}): "
-            "a job's folder has to lie where all nodes see it, such as a shared home.",
-            flush=True,
-        )
-        return FAILED_BEFORE
     scratch = Path(tempfile.mkdtemp(prefix=f"trainyard-{os.environ['SLURM_JOB_ID']}-"))
     try:
-        return asyncio.run(_main(folder, wish, scratch))
+        return asyncio.run(_main(folder, scratch))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-async def _main(folder: Path, wish: Mapping[str, Any], scratch: Path) -> int:
-    rank = int(os.environ["SLURM_NODEID"])
-    host, _, port = os.environ.pop("TRAINYARD_MEETING").rpartition(":")
-    token, second = os.environ.pop("TRAINYARD_TOKEN"), os.environ.pop("TRAINYARD_SECOND")
+async def _main(folder: Path, scratch: Path) -> int:
+    rank, nodes = int(os.environ["SLURM_NODEID"]), os.environ.pop("TRAINYARD_NODES").split()
+    address, _, port = os.environ.pop("TRAINYARD_MEETING").rpartition(":")
+    meeting = Meeting(address, int(port), os.environ.pop("TRAINYARD_TOKEN"), rank)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    status, line = FAILED_BEFORE, None
+    status, line, name = FAILED_BEFORE, None, os.uname().nodename
     try:
-        environment = prepared(folder, wish, scratch)
-        route = route_to(host if rank else second)  # the way to oneself is the loopback
-        address = host if host.startswith("127.") else route.address
-        if not address.startswith("127."):
+        wish = await shipped(meeting, scratch)
+        apart = not _seen(folder, scratch)
+        results = scratch / "results" if apart else folder
+        for part in (job.LOGS, job.CHECKPOINTS):
+            (results / part).mkdir(parents=True, exist_ok=True)
+        environment = prepared(wish, scratch, results)
+        route = route_to(nodes[0] if rank else (nodes[1:] or ["127.0.0.1"])[0])  # the way to oneself is the loopback
+        if not route.address.startswith("127."):
             environment |= interfaces(route.interface)
-        me = {"name": os.uname().nodename, "address": address, "ports": free_ports(address, ports_wanted(wish))}
-        line, nodes = await join(host, int(port), rank, token, me)
+        me = {"name": name, "address": route.address, "ports": free_ports(route.address, ports_wanted(wish))}
+        line, present = await meeting.join(me)
         own = processes(
             wish,
-            [Node(**node) for node in nodes],
+            [Node(**node) for node in present],
             rank,
             python=f"{wish['environments']}/{wish['environment']}/bin/python",
             trainer=str(TRAINER),
-            folder=folder / job.LOGS / f"{me['name']}-launcher",
-            run_id=f"{os.environ['SLURM_JOB_ID']}.{os.environ.get('SLURM_RESTART_COUNT', '0')}",
+            folder=results / job.LOGS / f"{name}-launcher",
+            run_id=".".join(os.environ.get(f"SLURM_{word}", "0") for word in ("JOB_ID", "STEP_ID", "RESTART_COUNT")),
         )
-        status = await _train(own, environment, scratch / "workspace", line, stop)
+        status = await _train(own, environment, scratch / "workspace", line, stop, partial(meeting.give, results) if apart else None)
     except UnusableError as error:
-        print(f"{os.uname().nodename}: {error}", flush=True)
+        print(f"{name}: {error}", flush=True)
     except LostError as error:
-        print(f"{os.uname().nodename}: the job's first node {error}", flush=True)
+        print(f"{name}: the job's host {error}", flush=True)
         status = LOST
     finally:
         if line:
@@ -89,22 +87,45 @@ async def _main(folder: Path, wish: Mapping[str, Any], scratch: Path) -> int:
     return status
 
 
-def prepared(folder: Path, wish: Mapping[str, Any], scratch: Path) -> dict[str, str]:
-    """Unpack what was shipped, run the hook, and return the environment for trainers.
+async def shipped(meeting: Meeting, scratch: Path) -> dict[str, Any]:
+    """Fetch and unpack what is shipped into a new folder, and return the job's wish.
 
     Raises:
-        UnusableError: the hook fails, the environment is not on this node, or what was shipped finds no room there.
+        UnusableError: it finds no room there.
+        LostError: the host is not there.
+    """
+    for name in ("job", *job.PARTS):
+        if name != "job":
+            (scratch / name).mkdir()
+        unpack = ["tar", "--extract", "--no-same-owner", f"--directory={scratch / name}"]
+        if await meeting.fetch(name, ["dd", f"of={scratch / job.WISH}", "status=none"] if name == "job" else unpack):
+            raise UnusableError(f"the {name} could not be unpacked into {scratch}; why stands above.")
+    return job.read_json(scratch / job.WISH)
+
+
+def _seen(folder: Path, scratch: Path) -> bool:
+    """Whether this node sees the job's folder, and not another one of the same name."""
+    try:
+        return (folder / job.WISH).read_bytes() == (scratch / job.WISH).read_bytes()
+    except OSError:
+        return False
+
+
+def prepared(wish: Mapping[str, Any], scratch: Path, results: Path) -> dict[str, str]:
+    """Run the submitter's hook, and return the environment for trainers.
+
+    Args:
+        wish: the job.
+        scratch: where :func:`shipped` put everything.
+        results: the folder for checkpoints and launchers' logs.
+
+    Raises:
+        UnusableError: the hook fails, or the environment is not on this node.
     """
     root = Path(wish["environments"]) / wish["environment"]
     if not (root / "bin" / "python").exists():
-        there = sorted(path.name for path in Path(wish["environments"]).glob("[!.]*") if (path / "bin" / "python").exists())
-        raise UnusableError(f"there is no environment {wish['environment']} on this node; there are: {', '.join(there) or 'none'}.")
-    for name in job.PARTS:
-        (scratch / name).mkdir()
-        if (folder / f"{name}.tar").exists():
-            words = ["tar", "--extract", "--no-same-owner", f"--directory={scratch / name}", f"--file={folder / name}.tar"]
-            if subprocess.run(words, check=False).returncode:
-                raise UnusableError(f"the {name} could not be unpacked into {scratch}; why stands above.")
+        there = ", ".join(environments(wish["environments"])) or "none"
+        raise UnusableError(f"there is no environment {wish['environment']} on this node; there are: {there}.")
     workspace, thirdparty = scratch / "workspace", scratch / "thirdparty"
     environment = {
         **os.environ,
@@ -112,7 +133,7 @@ def prepared(folder: Path, wish: Mapping[str, Any], scratch: Path) -> dict[str, 
         "VIRTUAL_ENV": str(root),
         "PYTHONUNBUFFERED": "1",
         "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
-        "TRAINYARD_CHECKPOINTS": str(folder / job.CHECKPOINTS),
+        "TRAINYARD_CHECKPOINTS": str(results / job.CHECKPOINTS),
         "TRAINYARD_THIRDPARTY": str(thirdparty),
         "TRAINYARD_NUM_PASSES": str(wish["passes"]),
         **{f"TRAINYARD_{name.upper()}_PERIOD": str(wish[f"{name}_period"]) for name in ("log", "dot", "saving")},
@@ -126,6 +147,11 @@ def prepared(folder: Path, wish: Mapping[str, Any], scratch: Path) -> dict[str, 
         print(f"{os.uname().nodename}: trains with the {wish['framework']} that was shipped, {build.relative_to(scratch)}", flush=True)
     hook = next((path for path in (thirdparty / HOOK, workspace / HOOK) if path.exists()), None)
     return hooked(hook, thirdparty, workspace, environment) if hook else environment
+
+
+def environments(folder: str) -> list[str]:
+    """Return the names of the environments on this node."""
+    return sorted(path.name for path in Path(folder).glob("[!.]*") if (path / "bin" / "python").exists())
 
 
 def hooked(hook: Path, thirdparty: Path, workspace: Path, environment: Mapping[str, str]) -> dict[str, str]:
@@ -153,8 +179,18 @@ def interfaces(name: str) -> dict[str, str]:
     return {"GLOO_SOCKET_IFNAME": name, "TP_SOCKET_IFNAME": name, "NCCL_SOCKET_IFNAME": f"={name}"}
 
 
-async def _train(own: list[Process], environment: Mapping[str, str], workspace: Path, line: Line, stop: asyncio.Event) -> int:
-    """Start processes, wait for those that lead and for the other nodes, end what is left, and return the exit status."""
+async def _train(
+    own: list[Process],
+    environment: Mapping[str, str],
+    workspace: Path,
+    line: Line,
+    stop: asyncio.Event,
+    give: Callable[[], Awaitable[int]] | None,
+) -> int:
+    """Start processes, wait for those that lead and for the other nodes, end what is left, and return the exit status.
+
+    What they left is given back, where that has to be done, before the others hear that they are done.
+    """
     running = [
         await asyncio.create_subprocess_exec(
             *process.command,
@@ -179,6 +215,9 @@ async def _train(own: list[Process], environment: Mapping[str, str], workspace: 
                     print(f"{os.uname().nodename}: {pairs[task].name} has ended with status {task.result()}", flush=True)
             if not told and (status or not leading):
                 told = True
+                if give and await give():
+                    print(f"{os.uname().nodename}: checkpoints and logs could not be given back; why stands in job.log", flush=True)
+                    status = status or NOT_KEPT
                 await line.say({"status": status})
             if status:
                 return status

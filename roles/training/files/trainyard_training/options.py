@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from .cluster import Queue, duration, seconds
+from .cluster import Allocation, Queue, duration, seconds
 from .errors import RefusedError
 
 FRAMEWORKS = ("pytorch", "tensorflow", "keras", "paddle")
@@ -25,6 +25,9 @@ examples:
     cluster_train --framework pytorch --config train.py --num-nodes 2 --trainer-count 4 --watch
   Words after -- go to the script:
     cluster_train --framework keras --config train.py --num-nodes 2 -- --learning-rate 0.01
+  In nodes that are yours already, time and again:
+    salloc --nodes 2 --cpus-per-task 4
+    cluster_train --here --framework pytorch --config train.py --num-nodes 2 --trainer-count 4
   As on the old Paddle clusters:
     paddle cluster_train --config cluster_conf.py --time_limit 00:30:00 --submitter me --num_nodes 2 --job_priority normal \\
       --trainer_count 4 --num_passes 1 --log_period 1000 --dot_period 100 --saving_period 1 --where main \\
@@ -131,6 +134,7 @@ def parser(program: str, framework: str = "") -> argparse.ArgumentParser:
     )
     made.add_argument("--exclusive", action="store_true", help="nobody else's job on the nodes meanwhile")
     made.add_argument("--watch", action="store_true", help="follow the logs until the job has ended; its exit status is this command's")
+    made.add_argument("--here", action="store_true", help="in the allocation that this is typed in (salloc), and wait for it")
     made.add_argument("--dry-run", action="store_true", help="say what would be submitted, and submit nothing")
     made.add_argument("arguments", nargs="*", metavar="-- WORD", help="words for the script")
     return made
@@ -218,6 +222,26 @@ def wish(options: argparse.Namespace) -> Wish:
         exclusive=options.exclusive,
         arguments=tuple(options.arguments),
     )
+
+
+def fits_here(job: Wish, here: Allocation) -> None:
+    """Check a job against the allocation that it is to run in.
+
+    Raises:
+        RefusedError: it asks for what the allocation has not, or has decided.
+    """
+    decided = {"--where": job.queue, "--time-limit": job.limit, "--exclusive": job.exclusive}
+    words = [word for word, value in decided.items() if value]
+    if words:
+        raise RefusedError(f"{words[0]}: --here takes the allocation {here.job} as it is. Leave the one or the other out.")
+    if job.nodes != here.nodes:
+        raise RefusedError(f"--num-nodes: the allocation {here.job} has {here.nodes}, not {job.nodes}.")
+    if job.trainers * (job.cores or 1) > here.cores:
+        raise RefusedError(
+            f"--trainer-count: the allocation {here.job} has {here.cores} cores on a node, too few for {job.trainers} trainers."
+        )
+    if job.gpus and job.gpus * job.trainers > here.gpus:
+        raise RefusedError(f"--gpus-per-trainer: the allocation {here.job} has {here.gpus} GPUs on a node, not {job.gpus * job.trainers}.")
 
 
 def fits(job: Wish, queues: Mapping[str, Queue]) -> Queue:

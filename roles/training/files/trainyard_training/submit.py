@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import cluster, job, options, watch
+from . import batch, cluster, job, options, watch
 from .cluster import Queue
 from .errors import USAGE, RefusedError
 from .options import PRIORITIES, Wish
@@ -28,18 +28,21 @@ def main(words: Sequence[str], program: str, run: Path, settings: dict[str, str]
     """
     chosen = options.parser(program, framework).parse_args(options.with_dashes(words))
     wish = options.wish(chosen)
+    if chosen.here:
+        allocation = cluster.allocation(os.environ)
+        options.fits_here(wish, allocation)
+        gpus = min(wish.trainers, allocation.gpus) if wish.gpus is None else wish.gpus * wish.trainers
+        folder = filled(wish, gpus, allocation.cores, settings)
+        print(f"In the allocation {allocation.job}; logs and results: {folder}", flush=True)
+        return batch.main(folder, run, here=True)
     queue = options.fits(wish, cluster.queues())
     gpus, cores = gpus_per_node(wish, queue), cores_per_node(wish, queue)
     if chosen.dry_run:
         print(shlex.join(command(wish, queue, Path(f"{wish.name}-N"), run)))
         return 0
-    folder = job.new_folder(wish.name, Path.cwd())
+    folder = filled(wish, gpus, cores, settings)
     try:
-        job.fill(folder, wish, {"gpus_per_node": gpus, "cores_per_node": cores, "environments": settings["environments"]})
         number = cluster.ask(command(wish, queue, folder, run)).strip().split(";")[0]
-    except OSError as error:
-        shutil.rmtree(folder)
-        raise RefusedError(f"{error.filename or folder} cannot be shipped: {error.strerror}. Nothing was submitted.") from error
     except RefusedError:
         shutil.rmtree(folder)
         raise
@@ -48,6 +51,21 @@ def main(words: Sequence[str], program: str, run: Path, settings: dict[str, str]
         return watch.follow(number, folder)
     print(f"Follow it with: tail -F {shlex.quote(str(folder))}/logs/*.log     End it with: scancel {number}")
     return 0
+
+
+def filled(wish: Wish, gpus: int, cores: int, settings: dict[str, str]) -> Path:
+    """Return a new folder with all that a job needs.
+
+    Raises:
+        RefusedError: the folder or a part of it cannot be made.
+    """
+    folder = job.new_folder(wish.name, Path.cwd())
+    try:
+        job.fill(folder, wish, {"gpus_per_node": gpus, "cores_per_node": cores, "environments": settings["environments"]})
+    except OSError as error:
+        shutil.rmtree(folder)
+        raise RefusedError(f"{error.filename or folder} cannot be shipped: {error.strerror}. Nothing was submitted.") from error
+    return folder
 
 
 def gpus_per_node(wish: Wish, queue: Queue) -> int:
