@@ -252,7 +252,8 @@ def test_a_node_joins_while_a_job_runs_and_leaves_again(site: Site) -> None:
     assert site.hosts.read_text() == site.before
     assert site.shell("head", "sinfo --all -h -N -o %N | sort") == "node1\nnode2"
     assert "spare" not in site.shell("head", "cat /etc/hosts")
-    site.shell("spare", "! ls /etc/munge/munge.key /usr/sbin/slurmd 2>/dev/null; ! grep Trainyard /etc/hosts")
+    site.shell("spare", "! ls /etc/munge/munge.key /usr/sbin/slurmd /opt/trainyard/envs/pytorch 2>/dev/null; ! grep Trainyard /etc/hosts")
+    site.shell("spare", "! dpkg -s tmux; ! grep -rls Trainyard /etc")
     site.until(f"squeue -h -j {job} -o %T", "RUNNING")
     assert {node: site.shell(node, STARTED) for node in started} == started
 

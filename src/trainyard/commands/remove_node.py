@@ -17,10 +17,11 @@ EXAMPLES = """\
 examples:
   ./trainyard remove-node -i inventory/mylab gpu5 --deadline 12h     waits half a day for its jobs, and then says which are left
   ./trainyard remove-node -i inventory/mylab gpu5 --kill-jobs        ends them
-  ./trainyard remove-node -i inventory/mylab gpu5 --undo             takes Slurm, munge's key and the names off the node as well
+  ./trainyard remove-node -i inventory/mylab gpu5 --undo             takes everything of Trainyard off the node as well
 
 exit status: 0 when it is gone; 1 when not, and what to do stands there; 64 for unusable words
 """
+UNDO = "playbooks/undo.yml"
 REASON = "trainyard removes this node"
 
 
@@ -37,7 +38,7 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     verb.add_argument("name", metavar="NAME", help="the node's name in the inventory")
     verb.add_argument("--deadline", default="1h", metavar="TIME", help="how long its jobs are waited for (1h)")
     verb.add_argument("--kill-jobs", action="store_true", help="end its jobs rather than wait for them")
-    verb.add_argument("--undo", action="store_true", help="undo the roles of the cluster on the node itself")
+    verb.add_argument("--undo", action="store_true", help="undo all roles on the node itself")
     verb.set_defaults(run=run)
 
 
@@ -70,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
                     f"{name} still has {', '.join(left)} after {arguments.deadline}. It stays drained and in the cluster. Run the same "
                     f"command again to wait on, with --kill-jobs to end them, or give it back: ./trainyard resume -i {inventory} {name}"
                 )
-        if arguments.undo and playbooks.run(CLUSTER, inventory, limit=name, variables={"trainyard_state": "absent"}):
+        if arguments.undo and playbooks.run(UNDO, inventory, limit=name):
             raise TrainyardError(f"The undo failed on {name}, which stays drained and in the inventory. Mend it, or leave --undo away.")
         if playbooks.run(CLUSTER, tried, limit=lab.controller):
             raise TrainyardError(f"Slurm could not be told; {name} stays drained and in the inventory. Run the same command again.")
