@@ -49,7 +49,14 @@ class Cluster:
             assert time.monotonic() < end, f"{script}: {said}"
             time.sleep(0.3)
 
-    def run(self, *words: str, computes: tuple[str, ...] = ("node1",), hosts: Mapping[str, Any] | None = None, **variables: Any) -> Play:
+    def run(
+        self,
+        *words: str,
+        computes: tuple[str, ...] = ("node1",),
+        submits: tuple[str, ...] = (),
+        hosts: Mapping[str, Any] | None = None,
+        **variables: Any,
+    ) -> Play:
         """Run the playbook of clusters as it is."""
         every = {
             "ansible_user": "admin",
@@ -63,6 +70,7 @@ class Cluster:
             "slurm_compute": {
                 "hosts": {node: {"names_and_time_servers": ["head"], **((hosts or {}).get(node) or {})} for node in computes}
             },
+            "slurm_submit": {"hosts": {node: {} for node in submits}},
         }
         for name in self.lab.nodes:
             for group in groups.values():
@@ -318,6 +326,21 @@ def test_a_node_comes_while_a_job_runs_computes_lacks_a_gpu_and_goes(cluster: Cl
     assert (gone.status, gone.changed) == (0, {"head": 2, "node1": 1}), "hosts files, and the configuration"
     assert cluster.shell("head", "sinfo -h -N -p main -o '%N %t'") == "node1 mix"
     running(cluster, job)
+
+
+def test_a_host_that_only_submits_takes_no_job(cluster: Cluster) -> None:
+    done = cluster.run(submits=("node2",))
+    assert done.status == 0, done.failures()
+    assert done.changed["node1"] == 1, "its hosts file"
+    assert cluster.shell("head", "sinfo --all -h -N -o '%N %P' | sort") == "node1 main*\nnode1 quick\nnode1 whole"
+    assert cluster.shell("node2", "cd /tmp && runuser -u ada -- srun -p main hostname") == "node1"
+    refused = cluster.shell("head", "srun -w node2 hostname 2>&1", check=False)
+    assert "node configuration is not available" in refused
+    again = cluster.run(submits=("node2",))
+    assert again.changed == {"head": 0, "node1": 0, "node2": 0}
+    cluster.shell("head", "scontrol update NodeName=ALL State=RESUME", check=False)
+    assert cluster.run("-e", "trainyard_state=absent", "--limit", "node2", submits=("node2",)).status == 0
+    assert cluster.run().status == 0
 
 
 @pytest.mark.parametrize(

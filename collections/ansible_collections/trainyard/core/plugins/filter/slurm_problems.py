@@ -41,7 +41,7 @@ from ansible_collections.trainyard.core.plugins.module_utils import _slurm_conf 
 
 def slurm_problems(wishes: Mapping[str, Any], hostvars: Mapping[str, Any]) -> list[str]:
     """Return one sentence for each thing in ``wishes`` that could not be."""
-    members = [name for name in dict.fromkeys([*wishes["controllers"], *wishes["computes"]]) if name in hostvars]
+    members = [name for name in dict.fromkeys([*wishes["controllers"], *wishes["computes"], *wishes["submits"]]) if name in hostvars]
     return slurm_conf.problems({**wishes, "users": {name: hostvars[name].get("slurm_users") or [] for name in members}})
 
 

@@ -113,7 +113,7 @@ def problems(wishes: Mapping[str, Any]) -> list[str]:
     """Return one sentence for each thing that cannot be.
 
     Args:
-        wishes: the role's variables without their prefix (cluster_name, controllers, computes, partitions, config, gpus,
+        wishes: the role's variables without their prefix (cluster_name, controllers, computes, submits, partitions, config, gpus,
             memory_margin), and ``host`` (this node's name in the inventory), ``in_run`` (the nodes that this run reaches), ``users``
             (node -> its users, each with name and perhaps uid and state) and ``state``.
     """
@@ -129,10 +129,10 @@ def problems(wishes: Mapping[str, Any]) -> list[str]:
         )
     if not computes and wishes["state"] == "present":
         found.append("slurm_computes names no node: nothing could compute. Put nodes into the group slurm_compute.")
-    if wishes["host"] not in {*controllers, *computes}:
+    if wishes["host"] not in {*controllers, *computes, *wishes["submits"]}:
         found.append(
-            f"{wishes['host']} is in the cluster and neither its controller nor one that computes. "
-            "Put it into the group slurm_compute or slurm_controller, or take it out of the group cluster."
+            f"{wishes['host']} is in the cluster, and neither controls nor computes nor submits there. "
+            "Put it into the group slurm_controller, slurm_compute or slurm_submit, or take it out of the group cluster."
         )
     if not _CLUSTER.match(str(wishes["cluster_name"])):
         found.append(
@@ -345,6 +345,7 @@ def files(
     config: Mapping[str, Any],
     margin: int,
     closed: Sequence[str] = (),
+    submits: Sequence[str] = (),
 ) -> dict[str, str]:
     """Return the configuration's files, name -> text.
 
@@ -356,21 +357,23 @@ def files(
         config: deviations from the defaults; null takes a default away.
         margin: per cent of each node's memory for the system.
         closed: nodes that stand in no queue but the one of the proofs.
+        submits: nodes that stand in none at all.
     """
     queues = queues or [{"name": "main"}]
     preempting = any(queue.get("preemptible") for queue in queues)
     values: Values = {"ClusterName": cluster, "SlurmctldHost": controller, **DEFAULTS}
     values.update(UNCONFINED if why_unconfined(nodes) else CONFINED)
-    if nodes:  # a job that asks for no memory gets its cores' share of the smallest node's
+    computing = [node for name, node in nodes.items() if name not in submits]
+    if computing:  # a job that asks for no memory gets its cores' share of the smallest node's
         values["DefMemPerCPU"] = min(
-            max(1, node["hardware"]["RealMemory"] * (100 - margin) // 100 // node["hardware"]["CPUs"]) for node in nodes.values()
+            max(1, node["hardware"]["RealMemory"] * (100 - margin) // 100 // node["hardware"]["CPUs"]) for node in computing
         )
     if preempting:
         values.update({"PreemptType": "preempt/partition_prio", "PreemptMode": "REQUEUE"})
     spelled = {key.lower(): key for key in values}
     values.update({spelled.get(key.lower(), key): value for key, value in config.items()})
     default = next((queue["name"] for queue in queues if queue.get("default")), queues[0]["name"])
-    hosts = {name: node["host"] for name, node in nodes.items()}
+    hosts = {name: node["host"] for name, node in nodes.items() if name not in submits}
     lines = [f"{key}={value}" for key, value in values.items() if value is not None]
     lines += [node_line(node, margin) for node in nodes.values()]
     opened = {name: host for name, host in hosts.items() if name not in closed}

@@ -54,6 +54,11 @@ options:
     type: list
     elements: str
     default: []
+  submits:
+    description: Those of O(computes) that stand in no queue at all. Their C(slurmd) keeps the configuration for those who submit there.
+    type: list
+    elements: str
+    default: []
 author:
   - Trainyard contributors (@trainyard)
 attributes:
@@ -204,6 +209,7 @@ def main() -> None:
             "config": {"type": "dict", "default": {}},
             "memory_margin": {"type": "int", "default": 5},
             "closed": {"type": "list", "elements": "str", "default": []},
+            "submits": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )
@@ -212,7 +218,14 @@ def main() -> None:
     record_text = secret_file.read(recorded)
     nodes = slurm_conf.merged(params["computes"], params["nodes"], json.loads(record_text or "{}"))
     wanted = slurm_conf.files(
-        params["cluster"], params["controller"], nodes, params["partitions"], params["config"], params["memory_margin"], params["closed"]
+        params["cluster"],
+        params["controller"],
+        nodes,
+        params["partitions"],
+        params["config"],
+        params["memory_margin"],
+        params["closed"],
+        params["submits"],
     )
     new_record = json.dumps(nodes, indent=1, sort_keys=True) + "\n"
     before, running = controller.on_disk(), controller.running_with()

@@ -22,7 +22,8 @@ def node(host: str, **more: Any) -> dict[str, Any]:
 
 
 def wishes(**more: Any) -> dict[str, Any]:
-    plain = {"cluster_name": "lab", "controllers": ["head"], "computes": ["node1", "node2"], "partitions": [], "config": {}, "gpus": None}
+    plain = {"cluster_name": "lab", "controllers": ["head"], "computes": ["node1", "node2"], "submits": [], "partitions": []}
+    plain |= {"config": {}, "gpus": None}
     return {**plain, "memory_margin": 5, "host": "node1", "in_run": ["head", "node1"], "users": {}, "state": "present", **more}
 
 
@@ -145,6 +146,14 @@ def test_what_a_change_demands(change: dict[str, Any], action: str) -> None:
     assert slurm_conf.demanded(before, after) == action
 
 
+def test_who_only_submits_stands_in_no_queue_and_lends_no_memory() -> None:
+    nodes = {"node1": node("node1"), "desk": {**node("desk"), "hardware": {"CPUs": 64, "RealMemory": 64}}}
+    text = slurm_conf.files("lab", "head", nodes, [], {}, 5, ["node1"], ["desk"])["slurm.conf"]
+    with_desk, without = text.splitlines(), slurm_conf.files("lab", "head", {"node1": node("node1")}, [], {}, 5, ["node1"])["slurm.conf"]
+    assert [line for line in with_desk if not line.startswith("NodeName=desk ")] == without.splitlines()
+    assert len(with_desk) == len(without.splitlines()) + 1
+
+
 def test_another_node_does_not_make_the_daemons_of_the_others_start_anew() -> None:
     one, two = lines(), lines(nodes={"node1": node("node1"), "node2": node("node2", gpus=["t4"])})
     assert slurm_conf.start_lines("\n".join(one)) == slurm_conf.start_lines("\n".join(two))
@@ -175,7 +184,7 @@ def test_a_sound_wish_has_no_problems() -> None:
             "The controller head is not part of this run, and only it knows the cluster's key. Name it as well: --limit node1,head",
         ),
         ({"computes": [], "host": "head"}, "slurm_computes names no node"),
-        ({"host": "spare"}, "spare is in the cluster and neither its controller nor one that computes."),
+        ({"host": "spare"}, "spare is in the cluster, and neither controls nor computes nor submits there."),
         ({"cluster_name": "My Lab"}, "slurm_cluster_name is 'My Lab'"),
         ({"memory_margin": 100}, "slurm_memory_margin is 100"),
         ({"gpus": ["A 100"]}, "slurm_gpus: 'A 100' is no type of a GPU"),
