@@ -31,6 +31,9 @@ SAMPLES = "/opt/trainyard/samples"
 QUEUES = [{"name": "main", "max_time": "1:00:00", "default_time": "30"}, {"name": "quick", "max_time": "1", "priority": "high"}]
 
 
+PASSWORD = "Falcon-3-hovers-by"
+
+
 class Cluster:
     """The head schedules, node1 and node2 compute; ada and bob are ordinary users everywhere."""
 
@@ -69,14 +72,19 @@ class Cluster:
             "ssh_hardening_enabled": False,  # its users log in by no key here
             "framework_env_wheelhouse": WHEELHOUSE,
             "plan_environments": list(FRAMEWORKS),
+            "tensorboard_password": PASSWORD,
+            "jupyter_password": PASSWORD,
         }
         hosts = {name: {"names_and_time_address": self.lab.address(name)} for name in self.lab.nodes}
         hosts["head"]["names_and_time_serves_to"] = [self.lab.address("head").rpartition(".")[0] + ".0/24"]
+        notebooks = {"hosts": {"head": {"framework_env_environments": []}}}
         groups = {"slurm_controller": {"hosts": {"head": None}}, "slurm_compute": {"hosts": {"node1": None, "node2": None}}}
         for name in groups["slurm_compute"]["hosts"]:
             hosts[name]["names_and_time_servers"] = ["head"]
         inventory = self.folder / "hosts.yml"
-        inventory.write_text(yaml.safe_dump({"all": {"vars": every, "hosts": hosts, "children": {"cluster": {"children": groups}}}}))
+        inventory.write_text(
+            yaml.safe_dump({"all": {"vars": every, "hosts": hosts, "children": {"cluster": {"children": groups}, "notebooks": notebooks}}})
+        )
         return ansible_playbook(REPOSITORY / "playbooks" / playbook, inventory, words)
 
 
@@ -89,16 +97,17 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         (shared / name).mkdir()
         (shared / name).chmod(0o755)
         os.chown(shared / name, uid, uid)
+    (shared / "tensorboard").mkdir()
+    (shared / "tensorboard").chmod(0o1777)
     mounts = {next(iter(own_lab().mounts)): WHEELHOUSE}
+    both = {shared: SHARED, shared / "tensorboard": "/srv/tensorboard"}
     nodes = ["head", "node1", "node2"]
-    lab = Lab(
-        f"test-training-{CHECKOUT}", nodes, tmp_path_factory.mktemp("lab"), mounts=mounts, shared={shared: SHARED}, say=lambda _text: None
-    )
+    lab = Lab(f"test-training-{CHECKOUT}", nodes, tmp_path_factory.mktemp("lab"), mounts=mounts, shared=both, say=lambda _text: None)
     lab.down()
     lab.up()
     try:
         found = Cluster(lab, tmp_path_factory.mktemp("inventory"))
-        for playbook, words in (("base.yml", ()), ("frameworks.yml", ("--limit", "slurm_compute")), ("cluster.yml", ())):
+        for playbook, words in (("base.yml", ()), ("frameworks.yml", ()), ("notebooks.yml", ()), ("cluster.yml", ())):
             done = found.run(playbook, *words)
             assert done.status == 0, done.failures() or done.text[-3000:]
         yield found
@@ -132,6 +141,31 @@ def test_every_framework_trains_on_two_hosts(cluster: Cluster, name: str) -> Non
     told = json.loads(cluster.read(folder / "result.json"))
     assert (told["status"], told["nodes"], told["problem"]) == (0, ["node1", "node2"], "")
     assert cluster.shell("node1", "ls -d /tmp/trainyard-* 2>/dev/null", check=False) == ""
+
+
+def test_tensorboards_service_shows_a_jobs_curves(cluster: Cluster) -> None:
+    words = f"--framework tensorflow --config tensorflow_digits.py --workspace {SAMPLES} --num-nodes 2 --num-passes 3 --job-name curve"
+    status, said, _folder = cluster.train(words)
+    assert status == 0, said
+    ask = f"curl -sk --retry 20 --retry-all-errors --fail -u lab:{PASSWORD} https://localhost:6006/data/plugin/scalars/"
+    end = time.monotonic() + 60
+    while "ada-curve-1" not in (tags := json.loads(cluster.shell("head", f"{ask}tags"))):
+        assert time.monotonic() < end, tags
+        time.sleep(1)
+    points = json.loads(cluster.shell("head", f"{ask}'scalars?run=ada-curve-1&tag=loss'"))
+    assert [step for _time, step, _loss in points] == [1, 2, 3]
+
+
+def test_in_an_allocation_no_node_needs_to_see_the_folder(cluster: Cluster) -> None:
+    words = f"cluster_train --here --framework pytorch --config pytorch_digits.py --workspace {SAMPLES} --num-nodes 2 --num-passes 30"
+    status, said = cluster.user(f"cd && rm -rf pytorch_digits-1 && salloc -N2 --ntasks-per-node=1 {words} && ls pytorch_digits-1/*")
+    assert status == 0, said
+    assert result(said)["accuracy"] >= 0.95
+    assert len(result(said)["hosts"]) == 2
+    assert said.rstrip().endswith("pytorch_digits-1/logs:\njob.log\nnode1.log\nnode2.log")
+    assert "pytorch_digits-1/checkpoints:\npytorch.pt\n" in said
+    refused, said = cluster.user(f"cd && salloc -N1 {words}")
+    assert (refused, "--num-nodes: the allocation" in said) == (64, True)
 
 
 def put(cluster: Cluster, path: str, text: str, name: str = "ada") -> None:

@@ -211,3 +211,14 @@ def test_each_nodes_lines_land_in_its_log(tmp_path: Path, capsys: pytest.Capture
     assert (tmp_path / "n1.log").read_text() == "bc\n2: two\n"
     assert (tmp_path / "job.log").exists() == shown, "Slurm writes it where nobody waits"
     assert ("[n1] bc" in capsys.readouterr().out) == shown
+
+
+def test_tensorboards_logs_lie_where_the_service_looks_and_are_the_owners(tmp_path: Path) -> None:
+    logs, results = tmp_path / "logs", tmp_path / "results"
+    assert node.tensorboard(logs, "ada-train-1", results) == results / "tensorboard", "no such folder on this node"
+    logs.mkdir()
+    for _again in range(2):
+        assert node.tensorboard(logs, "ada-train-1", results) == logs / "ada-train-1"
+    (logs / "ada-train-2").mkdir()
+    os.chown(logs / "ada-train-2", 65534, 65534)
+    assert node.tensorboard(logs, "ada-train-2", results) == results / "tensorboard", "somebody else's"

@@ -16,6 +16,7 @@ QUEUES = {
     "gpu": Queue("gpu", default=False, limit=None, nodes=3, cores=16, gpus=2, open=True),
     "shut": Queue("shut", default=False, limit=None, nodes=3, cores=16, gpus=0, open=False),
 }
+SETTINGS = {"environments": "/envs", "tensorboard": "/srv/tensorboard"}
 OLD = (
     "--config cluster_conf.py --time_limit 00:30:00 --submitter NAME --num_nodes 2 --job_priority normal --trainer_count 4 "
     "--num_passes 1 --log_period 1000 --dot_period 100 --saving_period 1 --where main --thirdparty ./thirdparty --job_name it"
@@ -117,7 +118,7 @@ def test_what_was_not_submitted_leaves_no_folder(workspace: Path, monkeypatch: p
 
         monkeypatch.setattr("tarfile.TarFile.add", gone)
     with pytest.raises(RefusedError, match=r"no such account|data/a.txt cannot be shipped"):
-        submit_main(["--framework", "pytorch", "--config", "train.py"], "cluster_train", Path("/run"), {"environments": "/envs"})
+        submit_main(["--framework", "pytorch", "--config", "train.py"], "cluster_train", Path("/run"), SETTINGS)
     assert not list(workspace.glob("train-*"))
 
 

@@ -87,6 +87,8 @@ def in_step():
 
         return strategy.reduce("mean", strategy.run(own), axis=None)
 
+    logs = os.environ.get("TRAINYARD_TENSORBOARD") if index == 0 else None
+    writer = tf.summary.create_file_writer(logs) if logs else tf.summary.create_noop_writer()
     for number in range(int(step_number.numpy()), PASSES):
         order = numpy.random.RandomState(number).permutation(len(train_x))
         for batch in order[: len(order) // (workers * BATCH) * workers * BATCH].reshape(-1, workers, BATCH)[:, index]:
@@ -95,6 +97,9 @@ def in_step():
         manager.save()
         if index == 0:
             print(f"pass {number + 1} loss={float(loss):.4f}", flush=True)
+        with writer.as_default():
+            tf.summary.scalar("loss", loss, step=number + 1)
+            writer.flush()
     own = cluster["worker"][index].rpartition(":")[0]
     addresses = strategy.gather(strategy.run(lambda: tf.constant([list(map(int, own.split(".")))])), axis=0).numpy()
     if index == 0:

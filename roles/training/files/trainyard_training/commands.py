@@ -18,7 +18,7 @@ def main(words: Sequence[str], run: Path, settings: dict[str, str]) -> int:
     Args:
         words: the name under which the program was called, or a part's name, and its arguments.
         run: the program, which Slurm starts for the parts on the nodes.
-        settings: ``environments`` and ``samples``: the folders that they lie in; ``lock``: run-one's lock file.
+        settings: ``environments``, ``samples`` and ``tensorboard``: folders; ``lock``: run-one's lock file.
     """
     name, *rest = words
     # Only what is needed is imported: users wait for --help.

@@ -134,6 +134,7 @@ def prepared(wish: Mapping[str, Any], scratch: Path, results: Path) -> dict[str,
         "PYTHONUNBUFFERED": "1",
         "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
         "TRAINYARD_CHECKPOINTS": str(results / job.CHECKPOINTS),
+        "TRAINYARD_TENSORBOARD": str(tensorboard(Path(wish["tensorboard"]), wish["run"], results)),
         "TRAINYARD_THIRDPARTY": str(thirdparty),
         "TRAINYARD_NUM_PASSES": str(wish["passes"]),
         **{f"TRAINYARD_{name.upper()}_PERIOD": str(wish[f"{name}_period"]) for name in ("log", "dot", "saving")},
@@ -147,6 +148,24 @@ def prepared(wish: Mapping[str, Any], scratch: Path, results: Path) -> dict[str,
         print(f"{os.uname().nodename}: trains with the {wish['framework']} that was shipped, {build.relative_to(scratch)}", flush=True)
     hook = next((path for path in (thirdparty / HOOK, workspace / HOOK) if path.exists()), None)
     return hooked(hook, thirdparty, workspace, environment) if hook else environment
+
+
+def tensorboard(logs: Path, run: str, results: Path) -> Path:
+    """Return the folder for a run's TensorBoard logs: a new one or its own where TensorBoard's service looks, or one among the results.
+
+    Args:
+        logs: the service's folder, in which everybody may have folders; it need not be on this node.
+        run: the run's name there.
+        results: the folder for what a job keeps.
+    """
+    own = logs / run
+    try:
+        own.mkdir(exist_ok=True)
+        if own.stat().st_uid == os.getuid():
+            return own
+    except OSError:
+        pass
+    return results / "tensorboard"
 
 
 def environments(folder: str) -> list[str]:

@@ -35,7 +35,8 @@ examples:
 
 The script finds in its environment: TRAINYARD_NUM_PASSES, TRAINYARD_LOG_PERIOD, TRAINYARD_DOT_PERIOD, TRAINYARD_SAVING_PERIOD,
 TRAINYARD_RANK, TRAINYARD_WORLD_SIZE, TRAINYARD_TRAIN_LIST (its share of the file list train.list, where there is one),
-TRAINYARD_CHECKPOINTS (a folder that outlives the job, and that one which starts again finds as it left it) and TRAINYARD_THIRDPARTY.
+TRAINYARD_CHECKPOINTS (a folder that outlives the job, and that one which starts again finds as it left it), TRAINYARD_TENSORBOARD (where
+TensorBoard's service looks) and TRAINYARD_THIRDPARTY.
 """
 
 

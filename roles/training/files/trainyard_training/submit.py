@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import shlex
 import shutil
@@ -61,7 +62,9 @@ def filled(wish: Wish, gpus: int, cores: int, settings: dict[str, str]) -> Path:
     """
     folder = job.new_folder(wish.name, Path.cwd())
     try:
-        job.fill(folder, wish, {"gpus_per_node": gpus, "cores_per_node": cores, "environments": settings["environments"]})
+        places = {name: settings[name] for name in ("environments", "tensorboard")}
+        run = f"{getpass.getuser()}-{folder.name}"
+        job.fill(folder, wish, {"gpus_per_node": gpus, "cores_per_node": cores, "run": run, **places})
     except OSError as error:
         shutil.rmtree(folder)
         raise RefusedError(f"{error.filename or folder} cannot be shipped: {error.strerror}. Nothing was submitted.") from error
