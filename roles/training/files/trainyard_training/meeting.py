@@ -113,7 +113,7 @@ class Host:
         elif "node" in hello:
             await self._seat(rank, hello, Line(reader, writer))
         else:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, TimeoutError):
                 await (self._ship(str(hello["fetch"]), writer) if "fetch" in hello else self._take(reader, writer))
             writer.close()
 
@@ -174,10 +174,14 @@ class Host:
 
 
 async def pour(reader: asyncio.StreamReader, process: asyncio.subprocess.Process) -> int:
-    """Hand a process what comes until its end, and return how many bytes that were."""
+    """Hand a process what comes until its end, and return how many bytes that were.
+
+    Raises:
+        TimeoutError: nothing more comes, and no end either.
+    """
     assert process.stdin
     count = 0
-    while chunk := await reader.read(CHUNK):
+    while chunk := await asyncio.wait_for(reader.read(CHUNK), PATIENCE):
         count += len(chunk)
         with contextlib.suppress(ConnectionError):  # it has ended: its status says why
             process.stdin.write(chunk)
@@ -246,11 +250,11 @@ class Meeting:
         try:
             while chunk := await tar.stdout.read(CHUNK):
                 writer.write(chunk)
-                await writer.drain()
+                await asyncio.wait_for(writer.drain(), PATIENCE)
             writer.write_eof()
-            status = json.loads(await reader.readline())["status"]
-        except (OSError, ValueError) as error:
-            raise LostError(f"does not take what is kept: {error}") from None
+            status = json.loads(await asyncio.wait_for(reader.readline(), PATIENCE))["status"]
+        except (OSError, ValueError, TimeoutError) as error:
+            raise LostError(f"does not take what is kept: {error or 'no answer'}") from None
         finally:
             writer.close()
         return await tar.wait() or int(status)
