@@ -335,7 +335,7 @@ def test_a_host_that_only_submits_takes_no_job(cluster: Cluster) -> None:
     assert cluster.shell("head", "sinfo --all -h -N -o '%N %P' | sort") == "node1 main*\nnode1 quick\nnode1 whole"
     assert cluster.shell("node2", "cd /tmp && runuser -u ada -- srun -p main hostname") == "node1"
     refused = cluster.shell("head", "srun -w node2 hostname 2>&1", check=False)
-    assert "node configuration is not available" in refused
+    assert "Requested nodes not in this partition" in refused
     again = cluster.run(submits=("node2",))
     assert again.changed == {"head": 0, "node1": 0, "node2": 0}
     cluster.shell("head", "scontrol update NodeName=ALL State=RESUME", check=False)

@@ -41,6 +41,8 @@ class Logs:
 
     def __init__(self, folder: Path, names: Sequence[str], *, shown: bool) -> None:
         self.folder, self.names, self.shown = folder, names, shown
+        for name in names:  # one that says nothing has a log, too
+            (folder / f"{name}.log").touch()
 
     def say(self, words: str, log: str = "job") -> None:
         """Write a line into a log."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import getpass
 import os
 import shutil
 import signal
@@ -76,6 +77,8 @@ async def _main(folder: Path, scratch: Path) -> int:
             run_id=".".join(os.environ.get(f"SLURM_{word}", "0") for word in ("JOB_ID", "STEP_ID", "RESTART_COUNT")),
         )
         status = await _train(own, environment, scratch / "workspace", line, stop, partial(meeting.give, results) if apart else None)
+        with contextlib.suppress(OSError):  # most scripts write nothing there
+            Path(environment["TRAINYARD_TENSORBOARD"]).rmdir()
     except UnusableError as error:
         print(f"{name}: {error}", flush=True)
     except LostError as error:
@@ -127,6 +130,7 @@ def prepared(wish: Mapping[str, Any], scratch: Path, results: Path) -> dict[str,
         there = ", ".join(environments(wish["environments"])) or "none"
         raise UnusableError(f"there is no environment {wish['environment']} on this node; there are: {there}.")
     workspace, thirdparty = scratch / "workspace", scratch / "thirdparty"
+    run = f"{getpass.getuser()}-{wish['name']}-{os.environ['SLURM_JOB_ID']}"
     environment = {
         **os.environ,
         "PATH": f"{thirdparty}/bin:{root}/bin:{os.environ.get('PATH', '/usr/bin:/bin')}",
@@ -134,7 +138,7 @@ def prepared(wish: Mapping[str, Any], scratch: Path, results: Path) -> dict[str,
         "PYTHONUNBUFFERED": "1",
         "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
         "TRAINYARD_CHECKPOINTS": str(results / job.CHECKPOINTS),
-        "TRAINYARD_TENSORBOARD": str(tensorboard(Path(wish["tensorboard"]), wish["run"], results)),
+        "TRAINYARD_TENSORBOARD": str(tensorboard(Path(wish["tensorboard"]), run, results)),
         "TRAINYARD_THIRDPARTY": str(thirdparty),
         "TRAINYARD_NUM_PASSES": str(wish["passes"]),
         **{f"TRAINYARD_{name.upper()}_PERIOD": str(wish[f"{name}_period"]) for name in ("log", "dot", "saving")},

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import shlex
 import shutil
@@ -63,8 +62,7 @@ def filled(wish: Wish, gpus: int, cores: int, settings: dict[str, str]) -> Path:
     folder = job.new_folder(wish.name, Path.cwd())
     try:
         places = {name: settings[name] for name in ("environments", "tensorboard")}
-        run = f"{getpass.getuser()}-{folder.name}"
-        job.fill(folder, wish, {"gpus_per_node": gpus, "cores_per_node": cores, "run": run, **places})
+        job.fill(folder, wish, {"gpus_per_node": gpus, "cores_per_node": cores, **places})
     except OSError as error:
         shutil.rmtree(folder)
         raise RefusedError(f"{error.filename or folder} cannot be shipped: {error.strerror}. Nothing was submitted.") from error
