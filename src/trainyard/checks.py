@@ -28,6 +28,7 @@ SLOW_SCENARIOS = ("cuda_distribution", "nvidia_driver")
 """Scenarios that fetch or compile too much for the usual run."""
 SLOW_NODES = (
     "caffe_by_conda",
+    "environments_travel",
     "frozen_environments",
     "historic_profile",
     "node_reboot",

@@ -8,6 +8,8 @@ before the first change and again after the last one, so that every interruption
 - marker complete: everything was on the disk, synced, when it was written; what has changed since is found by looking.
 - marker open, same boot: a process was killed; what it had written is intact, the rest is found by looking.
 - marker open, another boot: the machine went down; files may hold anything, so this environment and the cache are made anew.
+
+What comes from the head is gathered beside its place and moved there when all of it has been found to be as it is on the head.
 """
 
 from __future__ import annotations
@@ -39,9 +41,22 @@ from ansible_collections.trainyard.core.plugins.module_utils._package_sources im
     without_credentials,
     wrong_checksums,
 )
+from ansible_collections.trainyard.core.plugins.module_utils._python_env_travel import (
+    FETCH,
+    HEAD,
+    INDEX,
+    LINKED_TO,
+    Known,
+    platform,
+    silent,
+    tree_digest,
+)
 
 MARKER = ".trainyard-env.json"
 LOCK_COPY = ".trainyard-lock.txt"
+UV_LOCK = ".lock"
+OF_THE_MACHINE = (MARKER, UV_LOCK)  # lie in an environment's folder, and do not travel
+FETCHED = ".fetched-"
 INSTALLER, CACHE, GUARD = ".uv", ".cache", ".lock"  # beside the environments, so that wheels and environments share one file system
 OWN_TOP_LEVEL = {"__pycache__", "_virtualenv.py", "_virtualenv.pth"}  # made by `uv venv`, recorded by nobody
 BYTECODE_FACTOR = 1.2  # what compiled modules add to the recorded files, measured on the heaviest environments
@@ -330,6 +345,7 @@ class Settings:
         compile: whether modules are compiled once for all users.
         spare: bytes that have to stay free on the disk.
         patience: seconds to wait for another run.
+        offers: what :meth:`Environments.offers` found on another machine, and the ``url`` where that serves it.
     """
 
     path: str
@@ -342,6 +358,7 @@ class Settings:
     compile: bool = True
     spare: int = 200_000_000
     patience: float = 1800
+    offers: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -374,6 +391,7 @@ class State:
         anew: why it has to be made from scratch, '' when that is not needed.
         found: what is installed.
         plan: how that differs from the lock.
+        source: where it came from, the head or an index.
     """
 
     folder: Path
@@ -383,6 +401,7 @@ class State:
     anew: str = ""
     found: list[Found] = field(default_factory=list)
     plan: Plan = field(default_factory=Plan)
+    source: str = INDEX
 
     @property
     def exists(self) -> bool:
@@ -393,6 +412,11 @@ class State:
     def unfinished(self) -> bool:
         """Say whether work on it was interrupted."""
         return self.exists and not self.marker.get("complete")
+
+    @property
+    def lacking(self) -> bool:
+        """Say whether packages have to come, rather than to be mended or to go."""
+        return bool(not self.exists or self.unfinished or self.anew or self.plan.add or self.plan.change)
 
     def off(self, wanted: Wanted) -> bool:
         """Say whether it is not as wanted."""
@@ -429,6 +453,7 @@ class Result:
     actions: list[str]
     before: list[str]
     after: list[str]
+    source: str = ""
 
 
 class Environments:
@@ -444,15 +469,21 @@ class Environments:
         self.guard: int | None = None
         self.cleaned: set[str] = set()
         self.sound: dict[str, _Sound] = {}
+        self.warnings: list[str] = []
         self._version = ""
+        self._fetched: list[Path] = []
+        self._silent: str | None = None
 
     # Looking
 
     def python_version(self) -> str:
         """Return the version of the interpreter that environments are made with, such as 3.11."""
+        return _minor(self._python_release())
+
+    def _python_release(self) -> str:
         if not self._version:
             try:
-                done = self._run([self.settings.python, "-I", "-S", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"])
+                done = self._run([self.settings.python, "-I", "-S", "-c", "import sys; print('%d.%d.%d' % sys.version_info[:3])"])
             except OSError:
                 done = None
             if self.settings.python_to_come and not os.path.lexists(self.settings.python):
@@ -490,6 +521,7 @@ class Environments:
             return state if state.marker.get("owner") in (None, self.settings.owner) else State(state.folder)
         pins = parse_lock(wanted.requirements)
         if state.marker:
+            state.source = state.marker.get("from", INDEX)
             if state.unfinished and state.marker.get("boot") != boot():
                 state.anew = "the machine went down while it was being made"
             state.broken, other = self._interpreter(state.folder) if closely else ("", "")
@@ -507,12 +539,8 @@ class Environments:
 
     def _interpreter(self, folder: Path) -> tuple[str, str]:
         """Return why the interpreter is broken, and why all has to be made anew; both '' when all is well."""
-        try:
-            lines = (folder / "pyvenv.cfg").read_text().splitlines()
-        except (OSError, ValueError):
-            lines = []
-        config = {key.strip(): value.strip() for key, _equals, value in (line.partition("=") for line in lines)}
-        version = ".".join(config.get("version_info", config.get("version", "")).split(".")[:2])
+        config = _configuration(folder)
+        version = _minor(config.get("version_info", config.get("version", "")))
         if version and version != self.python_version():
             return "", f"it has Python {version}, wanted is {self.python_version()}"
         if not version:
@@ -576,6 +604,35 @@ class Environments:
             )
         return int(size)
 
+    def offers(self, asked: Iterable[tuple[str, str]]) -> dict[str, dict[str, Any]]:
+        """Return what another machine may take over, of those environments that it asked for by name and digest of their locks.
+
+        Each has its ``lock``, the ``platform`` that it is for, and the ``digest`` of its files as they are now. One that is not as its lock
+        says is not among them, and is spoken of in :attr:`warnings`.
+        """
+        found: dict[str, dict[str, Any]] = {}
+        known: Known = {}
+        for name, lock in asked:
+            folder = self.base / name
+            marker = read_marker(folder)
+            if not marker.get("complete") or (marker.get("owner"), marker.get("lock")) != (self.settings.owner, lock):
+                continue
+            version = _configuration(folder).get("version_info", "")
+            site = f"{folder}/lib/python{_minor(version)}/site-packages"
+            pins = parse_lock((folder / LOCK_COPY).read_text().replace("===", "=="))
+            plan = compare(pins, *scan(site, (folder / MARKER).stat().st_mtime_ns, self.sound))
+            if plan:
+                self.warnings.append(f"{folder} is not offered to others, since it is not as its lock says: {'; '.join(plan.lines())}.")
+                continue
+            here = platform(version, f"{folder}/bin/python", str(folder))
+            found[name] = {"lock": lock, "platform": here, "digest": tree_digest(str(folder), OF_THE_MACHINE, known)}
+        return found
+
+    def lacking(self, wishes: Sequence[Wanted]) -> list[tuple[str, str]]:
+        """Return name and digest of the lock of each environment that has packages to come, without looking at single files."""
+        states = [(wanted, self.look(wanted, closely=False)) for wanted in wishes if wanted.present]
+        return [(wanted.name, wanted.digest) for wanted, state in states if state.lacking]
+
     def check(self, wishes: Sequence[Wanted]) -> int:
         """Look, without looking at single files, whether all can be made, and return the bytes that it will take."""
         states = [(wanted, self.look(wanted, closely=False)) for wanted in wishes if wanted.present]
@@ -619,6 +676,7 @@ class Environments:
         results = {}
         with self._alone():
             self._distrust_cache()
+            self._drop_fetched()
             self.sound.clear()
             states = [(wanted, self.look(wanted)) for wanted in wishes]  # another run may have been at work while this one waited
             compiling: tuple[Wanted, State, list[subprocess.Popen[str]]] | None = None
@@ -631,6 +689,7 @@ class Environments:
                         remove_environment(state.folder)
                         continue
                     self._install(wanted, state)
+                    results[wanted.name].source = state.source
                     if compiling:
                         self._finish(*compiling)  # the one before, compiled while this one was fetched
                     compiling = (wanted, state, self._compile(state.folder))
@@ -646,6 +705,7 @@ class Environments:
         tools = [self.base / name for name in (CACHE, INSTALLER, GUARD) if not others and (self.base / name).exists()]
         if (mine or tools) and not dry:
             with self._alone():
+                self._drop_fetched()
                 for folder in mine:
                     remove_environment(folder)
                 for tool in tools:
@@ -670,7 +730,8 @@ class Environments:
         before = sorted(f"{package.name} {package.version}" for package in state.found)
         before = [*before, *(f"damaged: {line}" for line in state.plan.lines() if line.startswith("repair"))]
         after = sorted(f"{pin.name} {pin.version}" for pin in parse_lock(wanted.requirements).values())
-        return Result(wanted.name, str(state.folder), changed, state.actions(wanted), before, after if changed else before)
+        source = HEAD if self._offered(wanted, state) else state.source
+        return Result(wanted.name, str(state.folder), changed, state.actions(wanted), before, after if changed else before, source)
 
     def _need_wheelhouse(self, states: Sequence[State]) -> None:
         house = self.settings.wheelhouse
@@ -710,7 +771,12 @@ class Environments:
     def _install(self, wanted: Wanted, state: State) -> None:
         """Put an environment's packages in place; its marker stays open."""
         folder, pins = state.folder, parse_lock(wanted.requirements)
-        self._write_marker(wanted, folder, complete=False)
+        if state.lacking:
+            state.source = INDEX
+            offer = self._offered(wanted, state)
+            if offer and self._take_over(wanted, state, offer):
+                return
+        self._write_marker(wanted, state, complete=False)
         if state.anew:
             empty(folder, keep=MARKER)
         if not (state.plan or state.broken or state.anew or state.unfinished):
@@ -730,6 +796,60 @@ class Environments:
             left = self._sync(uv, wanted, pins, folder, compare(pins, [], []))
         if left:
             raise PythonEnvError(f"{wanted.name} is not as its lock says after its installation: {'; '.join(left.lines())[:600]}.")
+
+    def _offered(self, wanted: Wanted, state: State) -> Mapping[str, Any]:
+        """Return what the head offers in place of what has to come, empty where that does not fit."""
+        offer: Mapping[str, Any] = self.settings.offers.get("environments", {}).get(wanted.name, {})
+        if not offer or not state.lacking or offer["lock"] != wanted.digest:
+            return {}
+        if offer["platform"] != platform(self._python_release(), self.settings.python, str(state.folder)):
+            return {}
+        if self._silent is None:
+            self._silent = silent(self.settings.offers["url"])
+            if self._silent:
+                self.warnings.append(f"Environments are made from the index, since the head cannot be asked: {self._silent}.")
+        return {} if self._silent else offer
+
+    def _take_over(self, wanted: Wanted, state: State, offer: Mapping[str, Any]) -> bool:
+        """Have an environment as it is on the head, or say why that cannot be and leave all as it was."""
+        beside = Path(tempfile.mkdtemp(prefix=FETCHED, dir=self.base))  # its own for each run: a killed run's rsync may still be writing
+        try:
+            problem = self._fetch(wanted, beside, offer)
+            if problem:
+                self.warnings.append(f"{wanted.name} does not come from the head, and is made from the index: {problem}.")
+                return False
+            state.source = HEAD
+            self._write_marker(wanted, state, complete=False)
+            empty(state.folder, keep=MARKER)
+            for entry in os.scandir(beside):
+                os.rename(entry.path, state.folder / entry.name)
+            self._fetched.append(state.folder)
+            return True
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+
+    def _fetch(self, wanted: Wanted, beside: Path, offer: Mapping[str, Any]) -> str:
+        """Bring an environment from the head; return why that came to nothing, '' where all of it is here as it is there.
+
+        What an environment here has from there already is linked instead of being fetched.
+        """
+        others = [*self._fetched, *(other for other, marker in self.marked() if marker.get("complete"))]
+        words = ["rsync", *FETCH, *(f"--exclude=/{name}" for name in OF_THE_MACHINE)]
+        words += [f"--link-dest={other}" for other in dict.fromkeys(others[:LINKED_TO])]
+        try:
+            done = self._run([*words, f"{self.settings.offers['url']}/{wanted.name}/", f"{beside}/"], guarded=False)
+        except OSError as error:
+            return f"rsync cannot be started ({error.strerror})"
+        if done.returncode:
+            return _last_words(done.stdout)
+        if tree_digest(str(beside), OF_THE_MACHINE) != offer["digest"]:
+            return "what came has another digest than what is there"
+        return "; ".join(compare(parse_lock(wanted.requirements), *scan(self.site(beside), time.time_ns())).lines())
+
+    def _drop_fetched(self) -> None:
+        """Remove what killed runs have fetched."""
+        for left in self.base.glob(f"{FETCHED}*"):
+            shutil.rmtree(left, ignore_errors=True)
 
     def _make(self, uv: str, folder: Path) -> None:
         """Put an environment's interpreter in place; packages that are there stay."""
@@ -774,8 +894,8 @@ class Environments:
             done = self._run(words, self._sources(self.settings.index_url))
         if done.returncode:
             raise PythonEnvError(explain(done.stdout, self.settings.owner, self.settings.index_url, self.settings.wheelhouse))
-        if (folder / ".lock").exists():
-            os.chmod(folder / ".lock", 0o600)  # uv's own; it makes it writable for all, and whoever can open it can make uv wait for ever
+        if (folder / UV_LOCK).exists():
+            os.chmod(folder / UV_LOCK, 0o600)  # uv's own; it makes it writable for all, and whoever can open it can make uv wait for ever
         return compare(pins, *scan(self.site(folder), 0 if plan.repair else time.time_ns()))
 
     def _sources(self, index_url: str) -> dict[str, str]:
@@ -822,9 +942,10 @@ class Environments:
         for process in compiling:
             process.wait()
         sync_disk(self.base)
-        self._write_marker(wanted, state.folder, complete=True)
+        self._write_marker(wanted, state, complete=True)
 
-    def _write_marker(self, wanted: Wanted, folder: Path, *, complete: bool) -> None:
+    def _write_marker(self, wanted: Wanted, state: State, *, complete: bool) -> None:
+        folder = state.folder
         folder.mkdir(mode=0o755, exist_ok=True)
         os.chmod(folder, 0o755)
         content = {
@@ -832,6 +953,7 @@ class Environments:
             "lock": wanted.digest,
             "complete": complete,
             "boot": boot(),
+            "from": state.source,
             "about": dict(wanted.about),
         }
         write_atomically(folder / MARKER, json.dumps(content, indent=1, sort_keys=True) + "\n")
@@ -868,8 +990,13 @@ class Environments:
         if done.returncode:
             raise PythonEnvError(explain(done.stdout, self.settings.owner, self.settings.index_url, self.settings.wheelhouse))
 
-    def _run(self, words: Sequence[str], environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        """Run a command away from everything that a user or the system may have configured."""
+    def _run(
+        self, words: Sequence[str], environment: Mapping[str, str] | None = None, *, guarded: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command away from everything that a user or the system may have configured.
+
+        One that is ``guarded`` keeps others out of the environments' folder until it ends, also when it outlives this process.
+        """
         whole = {
             **surroundings(),
             "NO_COLOR": "1",
@@ -885,7 +1012,7 @@ class Environments:
         return subprocess.run(
             list(words), env=whole, cwd="/", umask=0o022, text=True, errors="replace", check=False,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            pass_fds=[] if self.guard is None else [self.guard],  # a killed run's uv keeps the lock until it ends
+            pass_fds=[] if self.guard is None or not guarded else [self.guard],
         )  # fmt: skip
 
 
@@ -981,6 +1108,19 @@ def sync_disk(folder: Path) -> None:
 def boot() -> str:
     """Return what tells this start of the machine from others."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _configuration(folder: Path) -> dict[str, str]:
+    """Return what an environment's pyvenv.cfg says, empty where there is none or it is damaged."""
+    try:
+        lines = (folder / "pyvenv.cfg").read_text().splitlines()
+    except (OSError, ValueError):
+        return {}
+    return {key.strip(): value.strip() for key, _equals, value in (line.partition("=") for line in lines)}
+
+
+def _minor(version: str) -> str:
+    return ".".join(version.split(".")[:2])
 
 
 def _has_content(folder: Path) -> bool:

@@ -103,6 +103,13 @@ options:
     description: Whether modules are compiled once for all users, who may not write beside them.
     type: bool
     default: true
+  offers:
+    description:
+      - What M(trainyard.core.python_env_offers) found on another machine, the head. An environment that has to be made, of the same lock
+        and for the same platform, is fetched from there by rsync and counts when its digest is the one that is said here.
+      - Where the head does not answer, or something else came, that is a warning, and the environment is made from the index.
+    type: dict
+    default: {}
   spare_mb:
     description: Megabytes that have to stay free on the disk.
     type: int
@@ -154,6 +161,21 @@ environments:
       description: What was done, one sentence each.
       type: list
       elements: str
+    from:
+      description: Where its packages came from, V(head) or V(index), now or when they came; empty for one that goes.
+      type: str
+lacking:
+  description: Environments that have packages to come, to ask M(trainyard.core.python_env_offers) for.
+  returned: when O(state=checked)
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: The environment.
+      type: str
+    lock:
+      description: Digest of its lock.
+      type: str
 needed_bytes:
   description: Bytes that the environments will take on disk.
   returned: when O(state=checked)
@@ -190,6 +212,7 @@ def main():
             "index_url": {"type": "str", "default": ""},
             "wheelhouse": {"type": "str", "default": ""},
             "compile": {"type": "bool", "default": True},
+            "offers": {"type": "dict", "default": {}},
             "spare_mb": {"type": "int", "default": 200},
             "patience": {"type": "int", "default": 1800},
         },
@@ -216,6 +239,7 @@ def main():
             compile=wanted["compile"],
             spare=wanted["spare_mb"] * 1_000_000,
             patience=wanted["patience"],
+            offers=wanted["offers"],
         )
     )
     wishes = [
@@ -232,7 +256,9 @@ def main():
     ]
     try:
         if wanted["state"] == "checked":
-            module.exit_json(changed=False, needed_bytes=environments.check(wishes))
+            needed = environments.check(wishes)
+            lacking = [{"name": name, "lock": lock} for name, lock in environments.lacking(wishes)]
+            module.exit_json(changed=False, needed_bytes=needed, lacking=lacking)
         if wanted["state"] == "absent":
             results = environments.remove_all(dry=module.check_mode)
         else:
@@ -241,6 +267,8 @@ def main():
         module.fail_json(msg=str(error))
     except OSError as error:
         module.fail_json(msg=f"{error.strerror}: {error.filename}")
+    for warning in environments.warnings:
+        module.warn(warning)
     diff = [
         {
             "before_header": result.path,
@@ -254,7 +282,14 @@ def main():
     module.exit_json(
         changed=any(result.changed for result in results),
         environments=[
-            {"name": result.name, "path": result.path, "changed": result.changed, "actions": result.actions} for result in results
+            {
+                "name": result.name,
+                "path": result.path,
+                "changed": result.changed,
+                "actions": result.actions,
+                "from": result.source,
+            }
+            for result in results
         ],
         diff=diff,
     )

@@ -281,7 +281,7 @@ class FakeUv(core.Environments):
         self.commands: list[list[str]] = []
         self.fail: dict[str, str] = {}
 
-    def _run(self, words: Sequence[str], environment: object = None) -> subprocess.CompletedProcess[str]:
+    def _run(self, words: Sequence[str], environment: object = None, **_more: bool) -> subprocess.CompletedProcess[str]:
         self.commands.append([*words])
         text = " ".join(words)
         for part, output in self.fail.items():
@@ -462,6 +462,132 @@ class TestApply:
         ):
             actions(envs, wanted())
         assert actions(envs, wanted()) == ["create it", "add six 1.17.0"]
+
+
+class TwoMachines(FakeUv):
+    """A machine that fetches from another one: rsync is stood in for by a copy of that one's folder."""
+
+    def __init__(self, settings: core.Settings, head: Path) -> None:
+        super().__init__(settings)
+        self.head = head
+
+    def _run(self, words: Sequence[str], environment: object = None, **_more: bool) -> subprocess.CompletedProcess[str]:
+        done = super()._run(words, environment)
+        if words[0] == "rsync" and not done.returncode:
+            shutil.copytree(self.head / Path(words[-2]).name, words[-1], symlinks=True, dirs_exist_ok=True)
+        return subprocess.CompletedProcess(done.args, done.returncode, f"{VERSION}.2" if done.stdout == VERSION else done.stdout, "")
+
+    @staticmethod
+    def _venv(folder: Path) -> None:
+        FakeUv._venv(folder)
+        (folder / "bin" / "python").unlink()
+        (folder / "bin" / "python").symlink_to("/usr/bin/python3")
+
+
+class TestTravel:
+    @pytest.fixture
+    def head(self, envs: FakeUv, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> TwoMachines:
+        """The first machine, with an environment; its server answers."""
+        monkeypatch.setattr(core, "silent", lambda _url: "")
+        found = TwoMachines(envs.settings, tmp_path)
+        assert found.apply([wanted()], dry=False)[0].source == "index"
+        return found
+
+    def second(self, head: TwoMachines, tmp_path: Path, **changes: object) -> TwoMachines:
+        """Return the second machine, which is told what the first one offers; the folder has the same name on both."""
+        offers = {"url": "rsync://192.0.2.1:8730/environments", "environments": head.offers([("one", wanted().digest)])}
+        offers["environments"]["one"].update(changes)
+        if not (tmp_path / "head").exists():
+            head.base.rename(tmp_path / "head")
+        return TwoMachines(core.Settings(**{**head.settings.__dict__, "offers": offers}), tmp_path / "head")
+
+    def test_what_the_head_has_is_not_made_again(self, head: TwoMachines, tmp_path: Path) -> None:
+        envs = self.second(head, tmp_path)
+        assert envs.lacking([wanted()]) == [("one", wanted().digest)]
+        (said,) = envs.apply([wanted()], dry=True)
+        assert (said.source, envs.base.exists()) == ("head", False)
+        (done,) = envs.apply([wanted()], dry=False)
+        assert (done.source, done.actions, envs.warnings) == ("head", ["create it", "add six 1.17.0"], [])
+        assert not [words for words in envs.commands if words[0].endswith("/uv")]
+        (again,) = envs.apply([wanted()], dry=False)
+        assert (again.source, again.changed, envs.lacking([wanted()])) == ("head", False, [])
+
+    @pytest.mark.parametrize(
+        "changes",
+        [{"lock": "0" * 64}, {"platform": {"release": "debian 99"}}],
+    )
+    def test_what_does_not_fit_is_no_offer(self, head: TwoMachines, tmp_path: Path, changes: dict[str, object]) -> None:
+        envs = self.second(head, tmp_path, **changes)
+        (done,) = envs.apply([wanted()], dry=False)
+        assert (done.source, envs.warnings) == ("index", [])
+        assert not [words for words in envs.commands if words[0] == "rsync"]
+
+    def test_another_digest_is_thrown_away_and_said(self, head: TwoMachines, tmp_path: Path) -> None:
+        envs = self.second(head, tmp_path)
+        (tmp_path / "head" / "one" / "bin" / "activate").write_text("something else")
+        (done,) = envs.apply([wanted()], dry=False)
+        assert done.source == "index"
+        assert (envs.base / "one" / "bin" / "activate").read_text() == ""
+        assert envs.warnings == [
+            "one does not come from the head, and is made from the index: what came has another digest than what is there."
+        ]
+        assert actions(envs, wanted()) == []
+
+    def test_a_fetch_that_failed_is_said(self, head: TwoMachines, tmp_path: Path) -> None:
+        envs = self.second(head, tmp_path)
+        envs.fail["rsync"] = "@ERROR: access denied"
+        (done,) = envs.apply([wanted()], dry=False)
+        assert (done.source, envs.warnings[0].endswith("index: @ERROR: access denied.")) == ("index", True)
+
+    def test_a_head_that_does_not_answer_is_said_once(self, head: TwoMachines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        envs = self.second(head, tmp_path)
+        monkeypatch.setattr(core, "silent", lambda _url: "192.0.2.1:8730 does not answer (timed out)")
+        (done,) = envs.apply([wanted()], dry=False)
+        assert done.source == "index"
+        assert envs.warnings == [
+            "Environments are made from the index, since the head cannot be asked: 192.0.2.1:8730 does not answer (timed out)."
+        ]
+
+    def test_what_was_cut_off_on_its_way_is_thrown_away(self, head: TwoMachines, tmp_path: Path) -> None:
+        envs = self.second(head, tmp_path)
+        left = envs.base / f"{core.FETCHED}1"
+        left.mkdir(parents=True)
+        (left / "half").write_text("")
+        assert actions(envs, wanted()) == ["create it", "add six 1.17.0"]
+        assert sorted(os.listdir(envs.base)) == [core.GUARD, "one"]
+
+    @pytest.mark.parametrize("fails, source", [({}, "head"), ({"rsync": "cut off"}, "index")])
+    def test_another_lock_takes_the_place_of_what_is_there(
+        self, head: TwoMachines, tmp_path: Path, fails: dict[str, str], source: str
+    ) -> None:
+        envs = self.second(head, tmp_path)
+        offers, envs.settings = envs.settings, head.settings
+        envs.apply([wanted("one", "six==1.16.0")], dry=False)
+        (envs.base / "one" / "kept").write_text("")
+        envs.settings, envs.fail = offers, fails
+        (done,) = envs.apply([wanted()], dry=False)
+        assert (done.source, done.actions) == (source, ["change six 1.16.0 to 1.17.0"])
+        assert (envs.base / "one" / "kept").exists() == (source == "index"), "without the head it is changed in its place"
+        assert actions(envs, wanted()) == []
+
+    def test_what_is_only_damaged_is_mended_here(self, head: TwoMachines, tmp_path: Path) -> None:
+        envs = self.second(head, tmp_path)
+        envs.apply([wanted()], dry=False)
+        (Path(envs.site(envs.base / "one")) / "six" / "__init__.py").unlink()
+        envs.commands.clear()
+        assert actions(envs, wanted()) == ["repair six: six/__init__.py is missing"]
+        assert not [words for words in envs.commands if words[0] == "rsync"]
+
+    def test_what_is_unfinished_of_another_lock_or_not_as_locked_is_not_offered(self, head: TwoMachines) -> None:
+        assert head.offers([("one", "0" * 64), ("two", wanted().digest)]) == {}
+        (Path(head.site(head.base / "one")) / "six" / "__init__.py").write_text("changed")
+        assert head.offers([("one", wanted().digest)]) == {}
+        assert "is not offered to others, since it is not as its lock says: repair six:" in head.warnings[0]
+        head.fail["pip sync"] = "killed"
+        with pytest.raises(PythonEnvError):
+            actions(head, wanted())
+        head.warnings.clear()
+        assert (head.offers([("one", wanted().digest)]), head.warnings) == ({}, [])
 
 
 class TestOwnership:
