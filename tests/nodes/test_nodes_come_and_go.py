@@ -6,6 +6,7 @@ release. There is no GPU.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -226,6 +227,8 @@ def test_a_node_joins_while_a_job_runs_and_leaves_again(site: Site) -> None:
     assert status == 0
     assert re.search(r"(node1|node2) has met spare", said)
     assert re.search(r"PyTorch trained on node[12] and spare \(cpu\) to 0\.9[5-9]", said)
+    marker = json.loads(site.shell("spare", "cat /opt/trainyard/envs/pytorch/.trainyard-env.json"))
+    assert marker["from"] == "head", "the framework came from the controller"
     added = site.before.replace("# the old one\n", f"# the old one\n            spare: {{ansible_host: {site.lab.address('spare')}}}\n")
     assert site.hosts.read_text() == added
     site.until("sinfo --all -h -N -o '%N %P %t' | sort", "node1 main* mix\nnode2 main* idle\nspare main* idle")

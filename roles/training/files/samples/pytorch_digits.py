@@ -81,4 +81,5 @@ if rank == 0:
     }
     print(json.dumps(result), flush=True)
 dist.barrier()
+del model  # which holds the process group: its threads are to end here, and not with the interpreter
 dist.destroy_process_group()
