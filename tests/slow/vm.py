@@ -99,6 +99,15 @@ class Disk:
         folder.rename(self.folder)
 
 
+def cable() -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return the two ends of a network between two machines."""
+    with socket.socket(type=socket.SOCK_DGRAM) as one, socket.socket(type=socket.SOCK_DGRAM) as two:
+        for end in (one, two):
+            end.bind(("127.0.0.1", 0))
+        ports = one.getsockname()[1], two.getsockname()[1]
+    return ports, ports[::-1]
+
+
 @dataclass
 class Machine:
     """A virtual machine with a disk of its own.
@@ -109,6 +118,8 @@ class Machine:
         gpu: whether the stand-in for a GPU is on its bus.
         share: a folder of this machine that it may mount, by the tag ``dkms``.
         nodes: its name in the inventory.
+        memory: in MiB.
+        cable: UDP ports of this machine for a network with one other virtual machine: its own, and the other's.
         boots: how often it was switched on.
     """
 
@@ -117,6 +128,8 @@ class Machine:
     gpu: bool = False
     share: Path | None = None
     nodes: tuple[str] = ("gpu",)
+    memory: int = 4096
+    cable: tuple[int, int] | None = None
     boots: int = 0
 
     def __post_init__(self) -> None:
@@ -148,13 +161,18 @@ class Machine:
 
     def switch_on(self) -> None:
         """Boot it, and wait until it lets somebody in."""
-        words = ["qemu-system-x86_64", "-machine", "pc,memory-backend=memory", "-smp", "2", "-m", "4096"]
+        words = ["qemu-system-x86_64", "-machine", "pc,memory-backend=memory", "-smp", "2", "-m", str(self.memory)]
         words += ["-accel", "kvm" if self.accelerator == "kvm" else "tcg,thread=multi", "-cpu", "max", "-vga", "none", "-display", "none"]
-        words += ["-object", "memory-backend-memfd,id=memory,size=4096M,share=on"]  # shared, as the stand-in's protocol wants it
+        words += ["-object", f"memory-backend-memfd,id=memory,size={self.memory}M,share=on"]  # shared, as the stand-in's protocol wants it
         words += ["-serial", f"file:{self.folder / 'console.log'}"]
         # What QEMU took is on the disk even when QEMU is killed, so that nothing is gained by waiting for this machine's own disk.
         words += ["-drive", f"file={self.folder / 'disk.img'},if=virtio,format=raw,cache=unsafe"]
         words += ["-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{self._port}-:22", "-device", "virtio-net-pci,netdev=net,romfile="]
+        if self.cable:
+            # Datagrams find the other machine again after either was switched off. Two machines need two hardware addresses.
+            own, other = self.cable
+            words += ["-netdev", f"socket,id=cable,udp=127.0.0.1:{other},localaddr=127.0.0.1:{own}"]
+            words += ["-device", f"virtio-net-pci,netdev=cable,romfile=,mac=52:54:00:01:{own >> 8:02x}:{own & 255:02x}"]
         if self.share:
             words += ["-virtfs", f"local,path={self.share},mount_tag=dkms,security_model=passthrough"]
         ours, theirs = socket.socketpair()

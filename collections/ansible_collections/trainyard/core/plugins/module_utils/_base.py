@@ -87,6 +87,31 @@ def user_problems(users: Sequence[Mapping[str, Any]], keys_only: bool) -> list[s
     return problems
 
 
+def number_problems(variable: str, entries: Mapping[str, Sequence[Mapping[str, Any]]], why: str) -> list[str]:
+    """Return what keeps users or groups from having the same number on all nodes of a cluster.
+
+    Args:
+        variable: ``base_users`` or ``base_groups``.
+        entries: node -> entries of the variable there.
+        why: what the numbers are for, as the beginning of a sentence.
+    """
+    what, key = {"base_users": ("user", "uid"), "base_groups": ("group", "gid")}[variable]
+    numbers: dict[str, dict[Any, str]] = {}
+    for node, each in entries.items():
+        for entry in each:
+            if entry.get("state", "present") == "present":
+                numbers.setdefault(str(entry.get("name")), {}).setdefault(entry.get(key), node)
+    found = []
+    for name, nodes in numbers.items():
+        where = f"{variable}: the {what} '{name}'"
+        if None in nodes:
+            found.append(f"{where} needs a {key} (on {nodes[None]}): {why}, which has to be the same on every node of the cluster.")
+        if len(set(nodes) - {None}) > 1:
+            said = " and ".join(f"{number} on {node}" for number, node in nodes.items() if number is not None)
+            found.append(f"{where} has the {key} {said}; on all nodes of a cluster it has to be the same.")
+    return found
+
+
 def mirror_problem(mirror: str, mirrors: Mapping[str, Any]) -> str:
     """Say why ``base_package_mirror`` names no mirror; '' when it does."""
     if re.match(r"https?://[^\s/]*@", mirror):

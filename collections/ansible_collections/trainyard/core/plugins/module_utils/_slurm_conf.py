@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ansible_collections.trainyard.core.plugins.module_utils import _base as base
+
 Values = dict[str, Any]
 
 PROGRAMS = "/usr/local/lib/trainyard/slurm"
@@ -148,7 +150,7 @@ def problems(wishes: Mapping[str, Any]) -> list[str]:
     ]
     found += _config_problems(wishes["config"])
     found += _queue_problems(wishes["partitions"], computes)
-    found += _user_problems(wishes["users"])
+    found += base.number_problems("base_users", wishes["users"], "Slurm runs jobs under the number")
     return found
 
 
@@ -213,25 +215,6 @@ def _time_problems(queue: Mapping[str, Any], where: str) -> list[str]:
             )
     if len(limits) == 2 and limits["default_time"] > limits["max_time"]:
         found.append(f"{where}: its default_time '{queue['default_time']}' is longer than its max_time '{queue['max_time']}'.")
-    return found
-
-
-def _user_problems(users: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
-    found = []
-    numbers: dict[str, dict[Any, str]] = {}
-    for node, entries in users.items():
-        for user in entries:
-            if user.get("state", "present") == "present":
-                numbers.setdefault(str(user.get("name")), {}).setdefault(user.get("uid"), node)
-    for name, uids in numbers.items():
-        if None in uids:
-            found.append(
-                f"base_users: the user '{name}' needs a uid (on {uids[None]}): Slurm runs jobs under the number, which has to be "
-                "the same on every node of the cluster."
-            )
-        if len(set(uids) - {None}) > 1:
-            said = " and ".join(f"{uid} on {node}" for uid, node in uids.items() if uid is not None)
-            found.append(f"base_users: the user '{name}' has the uid {said}; on all nodes of a cluster it has to be the same.")
     return found
 
 
