@@ -14,9 +14,11 @@ from __future__ import annotations
 import statistics
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
+from docker.errors import ImageNotFound
 from timed_site import timed_site
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -85,7 +87,8 @@ def main() -> None:
                 )
         finally:
             lab.down()
-            lab.client.images.remove(CLONE, force=True)
+            with suppress(ImageNotFound):  # it did not get that far
+                lab.client.images.remove(CLONE, force=True)
 
 
 if __name__ == "__main__":

@@ -201,14 +201,14 @@ def test_the_exit_status_is_the_jobs(tmp_path: Path, said: dict[str, str], statu
 def test_each_nodes_lines_land_in_its_log(tmp_path: Path, capsys: pytest.CaptureFixture[str], shown: bool) -> None:
     async def keep() -> None:
         printed = asyncio.StreamReader()
-        for part in (b"0: a\n1: b", b"c\nsrun: error: it fell\n1: 2: two\n", b"0: \n"):
+        for part in (b"0: a\n1: b", b"c\nsrun: error: it fell\n1: 2: two\n", b"0: \n1: last words"):
             printed.feed_data(part)
         printed.feed_eof()
         await batch.Logs(tmp_path, ["n0", "n1"], shown=shown).keep(printed)
 
     asyncio.run(keep())
     assert (tmp_path / "n0.log").read_text() == "a\n\n"
-    assert (tmp_path / "n1.log").read_text() == "bc\n2: two\n"
+    assert (tmp_path / "n1.log").read_text() == "bc\n2: two\nlast words\n"
     assert (tmp_path / "job.log").exists() == shown, "Slurm writes it where nobody waits"
     assert ("[n1] bc" in capsys.readouterr().out) == shown
 

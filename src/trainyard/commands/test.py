@@ -23,7 +23,7 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     which.add_argument(
         "--slow",
         action="store_true",
-        help="a driver on a node and in a virtual machine that really boots; CUDA toolkits; Caffe's old system; reboots of a Slurm cluster",
+        help="drivers and shared folders in virtual machines that really boot; CUDA toolkits; Caffe's old system; clusters of nodes",
     )
     which.add_argument("--molecule", metavar="SCENARIO", help="one scenario of Molecule")
     verb.add_argument("--release", choices=checks.RELEASES, help="one release of Debian for --molecule; else all that it is for")

@@ -60,8 +60,17 @@ class Logs:
         while chunk := await printed.read(CHUNK):
             *lines, rest = (rest + chunk).split(b"\n")
             for line in lines:
-                rank, words = re.fullmatch(r"(?: *(\d+): ?)?(.*)", line.decode(errors="replace"), re.DOTALL).groups()  # type: ignore[union-attr]
-                self.say(words, self.names[int(rank)] if rank and int(rank) < len(self.names) else "job")
+                self._keep(line)
+        if rest:  # somebody's last words, without an end of line
+            self._keep(rest)
+
+    def _keep(self, line: bytes) -> None:
+        text = line.decode(errors="replace")
+        marked = re.match(r" *(\d+): ?", text)
+        if marked and int(marked[1]) < len(self.names):
+            self.say(text[marked.end() :], self.names[int(marked[1])])
+        else:
+            self.say(text)
 
 
 def main(folder: Path, run: Path, *, here: bool = False) -> int:
