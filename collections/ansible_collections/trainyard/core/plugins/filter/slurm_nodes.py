@@ -58,6 +58,7 @@ def slurm_nodes(computes: Sequence[str], hostvars: Mapping[str, Any]) -> dict[st
             "address": address,
             "hardware": looked["hardware"],
             "unconfined": looked["unconfined"],
+            "nvml": looked["nvml"],
             "gpus": list(wished) if wished is not None else [slurm_conf.gpu_type(str(gpu["name"])) for gpu in seen["nvidia_smi"]["gpus"]],
             "gpus_fixed": wished is not None,
         }

@@ -279,9 +279,11 @@ def node_line(node: Mapping[str, Any], margin: int) -> str:
 
 
 def gres_lines(nodes: Mapping[str, Values]) -> list[str]:
-    """Return the lines of gres.conf: which device files are which GPUs."""
+    """Return the lines of gres.conf: which device files are which GPUs, and on which nodes NVML says which cores are near them."""
     found = []
     for node in nodes.values():
+        if node.get("nvml") and node.get("gpus"):
+            found.append(f"NodeName={node['host']} AutoDetect=nvml")
         for name, first, count in _groups(node.get("gpus") or []):
             files = f"/dev/nvidia{first}" if count == 1 else f"/dev/nvidia[{first}-{first + count - 1}]"
             found.append(f"NodeName={node['host']} Name=gpu Type={name} File={files}")

@@ -33,7 +33,7 @@ options:
   nodes:
     description:
       - What this run knows of them. Each has C(host), C(address), C(hardware), C(unconfined) (see M(trainyard.core.slurm_node_info)),
-        C(gpus) (a list of types) and C(gpus_fixed) (whether the inventory said so).
+        C(nvml), C(gpus) (a list of types) and C(gpus_fixed) (whether the inventory said so).
     type: dict
     default: {}
   partitions:

@@ -10,7 +10,8 @@ module: slurm_node_info
 short_description: Says what Slurm has to know of a node that computes
 version_added: 0.1.0
 description:
-  - Asks Slurm's own C(slurmd -C) for sockets, cores, threads and memory, and looks whether jobs can be held in cgroups here.
+  - Asks Slurm's own C(slurmd -C) for sockets, cores, threads and memory, and looks whether jobs can be held in cgroups here and whether
+    Slurm can ask NVML for GPUs.
 author:
   - Trainyard contributors (@trainyard)
 attributes:
@@ -41,8 +42,13 @@ unconfined:
   description: Why jobs cannot be held in cgroups, part of a sentence; empty where they can.
   returned: always
   type: str
+nvml:
+  description: Whether Slurm's plugin for NVML is here. Without it, a C(slurmd) that is to use it does not start.
+  returned: always
+  type: bool
 """
 
+import glob
 import os
 import platform
 
@@ -50,6 +56,8 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.trainyard.core.plugins.module_utils import _slurm_conf as slurm_conf
 
 ROOT = "/sys/fs/cgroup"
+NVML = ("/usr/lib/*/slurm-wlm/gpu_nvml.so", "/usr/lib*/slurm/gpu_nvml.so")
+"""Where Debian's package slurm-wlm-nvml-plugin and Slurm's own build put it."""
 
 
 def why_unconfined(module: AnsibleModule) -> str:
@@ -76,6 +84,7 @@ def main() -> None:
         host=platform.node().partition(".")[0],
         hardware=slurm_conf.parse_hardware(said),
         unconfined=why_unconfined(module),
+        nvml=any(glob.glob(pattern) for pattern in NVML),
     )
 
 

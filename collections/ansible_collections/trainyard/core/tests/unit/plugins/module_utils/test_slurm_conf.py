@@ -53,6 +53,8 @@ def test_gpus_have_types_counts_and_files() -> None:
         "NodeName=gpu1 Name=gpu Type=a100 File=/dev/nvidia[0-1]",
         "NodeName=gpu1 Name=gpu Type=t4 File=/dev/nvidia2",
     ]
+    assert slurm_conf.gres_lines({"gpu1": {**mixed, "nvml": True}})[0] == "NodeName=gpu1 AutoDetect=nvml"
+    assert slurm_conf.gres_lines({"cpu1": node("cpu1", nvml=True)}) == []
 
 
 @pytest.mark.parametrize(
@@ -219,7 +221,7 @@ def test_what_cannot_be_is_named(wish: dict[str, Any], said: str) -> None:
 
 
 def test_what_a_run_found_out() -> None:
-    seen = {"slurm_node_result": {"host": "gpu1", "hardware": SMALL, "unconfined": ""}, "ansible_host": "192.0.2.7"}
+    seen = {"slurm_node_result": {"host": "gpu1", "hardware": SMALL, "unconfined": "", "nvml": False}, "ansible_host": "192.0.2.7"}
     smi = {"gpu_info": {"nvidia_smi": {"gpus": [{"name": "Tesla T4"}]}}}
     hostvars: dict[str, Any] = {
         "gpu1": {**seen, "slurm_gpu_result": smi},
