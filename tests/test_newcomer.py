@@ -14,7 +14,7 @@ from trainyard.errors import UsageError
 from trainyard.newcomer import Machine
 
 GIB = 2**30
-HEAD = Machine("debian 12", "x86_64", "head", 1000, {"/": 50 * GIB})
+HEAD = Machine("debian 12", "x86_64", "head", 1000, {"/": 50 * GIB}, slurm="head", munge="0a0a")
 GPU5 = Machine("debian 12", "x86_64", "gpu5", 1030, {"/": 50 * GIB, "/opt": 50 * GIB}, ["NVIDIA A100", "NVIDIA A100"])
 KNOWN = {"gpu1": "gpu1", "old": "g2"}
 
@@ -43,11 +43,18 @@ def test_a_sound_machine_may_join() -> None:
         ({"free": {"/": 50 * GIB, "/var": GIB // 2}}, "The disk of gpu5 is full at /var (0.5 GiB free)"),
         ({"host": "g2"}, "gpu5 calls itself g2, as old does"),
         ({"host": "head"}, "gpu5 calls itself head, as head does"),
+        ({"slurm": "other", "munge": "0b0b"}, "gpu5 is a node of another cluster: its Slurm obeys other"),
+        ({"slurm": "head", "munge": "0b0b"}, "its Slurm obeys head, and its munge key is not the one of head."),
     ],
 )
 def test_what_cannot_join_is_told_what_to_do(change: dict[str, Any], said: str) -> None:
     (refusal,) = newcomer.refusals("gpu5", replace(GPU5, **change), HEAD, KNOWN)
     assert said in refusal
+
+
+def test_a_key_that_no_slurm_uses_and_a_node_that_was_here_before_are_no_hindrance() -> None:
+    for slurm, munge in (("", "0b0b"), ("head", "0a0a")):
+        assert newcomer.refusals("gpu5", replace(GPU5, slurm=slurm, munge=munge), HEAD, KNOWN) == []
 
 
 def test_one_that_cannot_hold_jobs_is_no_match_for_those_that_can() -> None:

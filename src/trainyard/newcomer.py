@@ -12,6 +12,10 @@ echo "architecture $(uname -m)"
 echo "host $(hostname -s)"
 for path in / /var /opt /tmp; do echo "free $(df --output=avail -B1 "$path" | tail -n 1) $path"; done
 nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | sed 's/^/gpu /'
+for file in /etc/slurm/slurm.conf /etc/default/slurmd /etc/systemd/system/slurmd.service.d/*.conf; do
+    sed -n 's/^SlurmctldHost=\\([^( ]*\\).*/slurm \\1/p; s/^[^#].*--conf-server[ =]\\([^" ]*\\).*/slurm \\1/p' "$file" 2>/dev/null
+done
+[ ! -r /etc/munge/munge.key ] || echo "munge $(sha256sum < /etc/munge/munge.key | cut -c -16)"
 echo "clock $(date +%s)"
 """
 """A script that prints what `parsed` reads."""
@@ -33,6 +37,8 @@ class Machine:
         clock: its time, in seconds since 1970.
         free: path -> free bytes there.
         gpus: their names.
+        slurm: the controller that its Slurm obeys; empty without one.
+        munge: a fingerprint of its munge key; empty without one.
     """
 
     os: str
@@ -41,6 +47,8 @@ class Machine:
     clock: int
     free: Mapping[str, int]
     gpus: Sequence[str] = field(default_factory=tuple)
+    slurm: str = ""
+    munge: str = ""
 
 
 def parsed(text: str) -> Machine:
@@ -55,7 +63,16 @@ def parsed(text: str) -> Machine:
         words.setdefault(key, []).append(rest.strip())
     try:
         free = {path: int(count) for count, path in (line.split() for line in words["free"])}
-        return Machine(words["os"][0], words["architecture"][0], words["host"][0], int(words["clock"][0]), free, words.get("gpu", []))
+        return Machine(
+            words["os"][0],
+            words["architecture"][0],
+            words["host"][0],
+            int(words["clock"][0]),
+            free,
+            words.get("gpu", []),
+            words.get("slurm", [""])[0],
+            words.get("munge", [""])[0],
+        )
     except KeyError as error:
         raise ValueError(f"it does not say its {error}") from error
 
@@ -106,6 +123,13 @@ def refusals(name: str, new: Machine, controller: Machine, known: Mapping[str, s
         other = twin or controller.host
         found.append(
             f"{name} calls itself {new.host}, as {other} does. Give it a name of its own there: sudo hostnamectl set-hostname {name}"
+        )
+    if new.slurm and new.munge != controller.munge:
+        found.append(
+            f"{name} is a node of another cluster: its Slurm obeys {new.slurm}, and its munge key is not the one of {controller.host}. "
+            "Take it out there first (./trainyard remove-node NAME --undo, with that cluster's inventory). Where that cluster is no more, "
+            f"remove what names it on {name}: /etc/slurm/slurm.conf, --conf-server in /etc/default/slurmd or "
+            "/etc/systemd/system/slurmd.service.d."
         )
     return found
 

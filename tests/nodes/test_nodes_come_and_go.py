@@ -25,6 +25,25 @@ from trainyard.paths import CHECKOUT, REPOSITORY
 
 pytestmark = pytest.mark.nodes
 
+# A training of many nodes that counts its steps until a file tells it to end.
+TRAINING = """
+import os, socket, time
+import torch, torch.distributed as dist
+
+dist.init_process_group("gloo")
+steps, goes_on = 0, torch.ones(1)
+while goes_on.item():
+    goes_on[0] = not os.path.exists("/tmp/training-may-end")
+    dist.all_reduce(goes_on, dist.ReduceOp.MIN)
+    steps += 1
+    time.sleep(0.2)
+hosts = [None] * dist.get_world_size()
+dist.all_gather_object(hosts, socket.gethostname())
+if dist.get_rank() == 0:
+    print("trained", steps, *hosts, flush=True)
+dist.barrier()
+dist.destroy_process_group()
+"""
 STARTED = "systemctl show -P ExecMainStartTimestampMonotonic slurmd"
 HOSTS = """\
 # A lab for a test.
@@ -103,6 +122,19 @@ class Site:
         self.until(f"squeue -h -j {job} -o %T", "RUNNING")
         return job
 
+    def train(self) -> str:
+        """Start a training of ada's on node1 and node2 that leaves room for others, and return the job's number once it runs."""
+        self.lab.execute("head", ["bash", "-ec", f"mkdir -p /home/ada/work; cat > /home/ada/work/train.py << 'END'\n{TRAINING}\nEND"])
+        words = "salloc --quiet --nodelist=node1,node2 --ntasks-per-node=1 --mem=2000 cluster_train --here"
+        self.shell(
+            "head",
+            "chown -R ada: /home/ada/work; systemd-run --quiet --unit=training --uid=ada --working-directory=/home/ada/work "
+            "-p RemainAfterExit=yes -p StandardOutput=file:/tmp/training -p StandardError=file:/tmp/training "
+            f"{words} --framework pytorch --config train.py --num-nodes 2",
+        )
+        self.until("squeue -h -u ada -o '%T %N'", "RUNNING node[1-2]")
+        return self.shell("head", "squeue -h -u ada -o %i")
+
     def state(self) -> str:
         """Return what must be as before after a refusal or a failure."""
         return self.shell("head", "cat /etc/slurm/slurm.conf /etc/hosts; sinfo --all -h -N -o '%N %P %t' | sort") + self.hosts.read_text()
@@ -172,7 +204,10 @@ def test_what_cannot_join_is_refused_and_nothing_changes(site: Site) -> None:
         "spare", 'printf \'#!/bin/sh\\nexec /usr/bin/date -d "+600 seconds" "$@"\\n\' > /usr/local/bin/date; chmod +x /usr/local/bin/date'
     )
     site.shell("spare", "mount -t tmpfs -o size=1m none /opt; hostname node1")
+    site.shell("spare", "mkdir -p /etc/munge; head -c 128 /dev/urandom > /etc/munge/munge.key")
+    site.shell("spare", "printf '# theirs\\nSLURMD_OPTIONS=\"--conf-server elsewhere:6817\"\\n' > /etc/default/slurmd")
     status, said = site.add()
+    site.shell("spare", "rm -r /etc/munge /etc/default/slurmd")
     site.shell("spare", "cp /root/os-release /etc/os-release; rm /usr/local/bin/date; umount /opt; hostname spare")
     assert status == 1
     said = " ".join(said.split())
@@ -180,6 +215,7 @@ def test_what_cannot_join_is_refused_and_nothing_changes(site: Site) -> None:
     assert re.search(r"The clock of spare is (59|60)\d seconds ahead of the controller's, and 60 are allowed", said)
     assert "The disk of spare is full at /opt (0.0 GiB free)" in said
     assert "spare calls itself node1, as node1 does" in said
+    assert "spare is a node of another cluster: its Slurm obeys elsewhere:6817, and its munge key is not the one of head." in said
     assert site.state() == before
 
     without = site.folder / "none.yml"
@@ -206,14 +242,14 @@ def test_a_failure_on_the_way_leaves_the_cluster_as_it_was(site: Site) -> None:
     assert site.state() == before
 
 
-def test_a_node_joins_while_a_job_runs_and_leaves_again(site: Site) -> None:
-    job = site.submit("-w node1 -n1 --mem=10")
+def test_a_node_joins_while_two_others_train_and_leaves_again(site: Site) -> None:
+    job = site.train()
     started = {node: site.shell(node, STARTED) for node in ("node1", "node2")}
     for node in started:
         site.shell(node, "touch /run/before")
 
     # A full cluster: the node stays closed, and no user can get at it.
-    full = site.submit("-w node2 --exclusive"), site.submit("-w node1 -n1 --mem=10")
+    full = [site.submit(f"-w {node} -n1 --mem=10") for node in ("node1", "node2")]
     status, said = site.add("--deadline", "5s")
     assert status == 1
     assert "spare stays closed and in the inventory" in said
@@ -231,7 +267,7 @@ def test_a_node_joins_while_a_job_runs_and_leaves_again(site: Site) -> None:
     assert marker["from"] == "head", "the framework came from the controller"
     added = site.before.replace("# the old one\n", f"# the old one\n            spare: {{ansible_host: {site.lab.address('spare')}}}\n")
     assert site.hosts.read_text() == added
-    site.until("sinfo --all -h -N -o '%N %P %t' | sort", "node1 main* mix\nnode2 main* idle\nspare main* idle")
+    site.until("sinfo --all -h -N -o '%N %P %t' | sort", "node1 main* mix\nnode2 main* mix\nspare main* idle")
     assert site.shell("head", "cd /tmp; runuser -u ada -- srun -w spare --mem=10 hostname") == "spare"
 
     site.until(f"squeue -h -j {job} -o %T", "RUNNING")
@@ -259,6 +295,12 @@ def test_a_node_joins_while_a_job_runs_and_leaves_again(site: Site) -> None:
     site.shell("spare", "! dpkg -s tmux; ! grep -rls Trainyard /etc")
     site.until(f"squeue -h -j {job} -o %T", "RUNNING")
     assert {node: site.shell(node, STARTED) for node in started} == started
+
+    site.shell("node2", "touch /tmp/training-may-end")
+    site.until("systemctl show -P SubState training", "exited")
+    said = site.shell("head", "systemctl show -P ExecMainStatus training; cat /tmp/training")
+    assert said.splitlines()[0] == "0", said
+    assert int(re.findall(r"trained (\d+) node1 node2$", said, re.MULTILINE)[0]) > 100
 
 
 def test_nodes_are_drained_and_resumed(site: Site) -> None:
