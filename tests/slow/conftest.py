@@ -1,5 +1,6 @@
 """The fixtures of single nodes serve here, too."""
 
 from tests.nodes.conftest import node
+from tests.slow.pair import pair
 
-__all__ = ["node"]
+__all__ = ["node", "pair"]

@@ -7,31 +7,17 @@ in order.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from tests.slow.vm import Machine, cable
-from tests.support import Play, ansible_playbook
-from trainyard.paths import REPOSITORY
+from tests.slow.pair import Pair, fails, says
+from tests.slow.vm import Machine
+from tests.support import Play
 
 pytestmark = pytest.mark.slow
 
-PATIENCE = 1800  # seconds; an emulated processor on a busy machine takes its time
-ADDRESSES = {"head": "192.0.2.1", "node1": "192.0.2.2"}
-FOLDERS = [{"path": "/srv/shared", "mode": "1777"}, {"path": "/home"}]
-# A name of its own, and an address on the network between the two.
-SETTLE = """
-hostnamectl set-hostname {name}
-echo '127.0.0.1 localhost {name}' > /etc/hosts
-cable=$(cd /sys/class/net && grep -l '^52:54:00:01:' */address | cut -d / -f 1)
-printf '[Match]\\nName=%s\\n[Network]\\nAddress={address}/24\\n' $cable > /etc/systemd/network/10-cable.network
-networkctl reload
-"""
+VARIABLES = {"shared_storage_folders": [{"path": "/srv/shared", "mode": "1777"}, {"path": "/home"}]}
 # Lines that are on the server's disk, one after the other; it stops by itself at the first error.
 WRITE = """
 import itertools, os, sys, time
@@ -55,77 +41,9 @@ with open("/srv/shared/lock", "a") as file:
 """
 
 
-class Pair:
-    """Two machines and the inventory that describes them."""
-
-    def __init__(self, folder: Path) -> None:
-        ends = dict(zip(ADDRESSES, cable(), strict=True))
-        for name in ADDRESSES:
-            (folder / name).mkdir()
-        self.folder = folder
-        self.machines = {name: Machine(folder / name, nodes=(name,), memory=1536, cable=end) for name, end in ends.items()}
-        self.head, self.node1 = self.machines.values()
-        self.ssh_config = folder / "ssh_config"
-        self.ssh_config.write_text("".join(machine.ssh_config.read_text() for machine in self.machines.values()))
-        (self.key,) = {(machine.disk.folder / "id_ed25519.pub").read_text().strip() for machine in self.machines.values()}
-
-    def apply(self, playbook: str, *words: str, nodes: tuple[str, ...] = ("head", "node1"), **variables: Any) -> Play:
-        """Run a playbook on nodes, with ada and bob for users."""
-        every = {
-            "ansible_user": "admin",
-            "ansible_ssh_common_args": f"-F {self.ssh_config}",
-            "base_packages": [],
-            "base_users": [{"name": name, "uid": uid, "keys": [self.key]} for name, uid in (("ada", 2000), ("bob", 2001))],
-            "shared_storage_folders": FOLDERS,
-            **variables,
-        }
-        hosts = {name: {"names_and_time_address": ADDRESSES[name]} for name in nodes}
-        groups = {
-            "slurm_controller": {"hosts": {"head": hosts.pop("head")}},
-            "slurm_compute": {"hosts": hosts},
-        }
-        inventory = self.folder / "hosts.yml"
-        inventory.write_text(yaml.safe_dump({"all": {"vars": every, "children": {"cluster": {"children": groups}}}}))
-        return ansible_playbook(REPOSITORY / "playbooks" / playbook, inventory, ["--timeout", "180", *words], timeout=PATIENCE)
-
-    def share(self, *words: str, **variables: Any) -> Play:
-        """Run the role as the cluster's playbook does."""
-        return self.apply("cluster.yml", "--tags", "shared_storage", *words, **variables)
-
-
-@pytest.fixture(scope="module")
-def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    """The two machines, switched off and removed afterwards."""
-    started = time.monotonic()
-    pair = Pair(tmp_path_factory.mktemp("vms"))
-    try:
-        with ThreadPoolExecutor() as pool:
-            list(pool.map(Machine.switch_on, pair.machines.values()))
-        for name, machine in pair.machines.items():
-            machine.ask(SETTLE.format(name=name, address=ADDRESSES[name]))
-        pair.node1.wait_for(f"timeout 5 bash -c '</dev/tcp/{ADDRESSES['head']}/22'", "the machines do not meet", seconds=60)
-        yield pair
-    finally:
-        for machine in pair.machines.values():
-            machine.cut_power()
-            (machine.folder / "disk.img").unlink()
-        terminal = request.config.pluginmanager.get_plugin("terminalreporter")
-        boots = sum(machine.boots for machine in pair.machines.values())
-        terminal.write_line(f"virtual machines ({pair.head.accelerator}): {boots} times switched on, {time.monotonic() - started:.0f} s")
-
-
-def says(machine: Machine, person: str, script: str) -> str:
-    """Run a script as a person who logs in, and return what it printed."""
-    done = machine.attempt(script, person=person)
-    assert done.returncode == 0, f"{script}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
-    return done.stdout.strip()
-
-
-def fails(machine: Machine, person: str, script: str) -> str:
-    """Run a script that does not succeed, and return what it complained of."""
-    done = machine.attempt(script, person=person)
-    assert done.returncode not in {0, 255}, f"{script}: {done.stdout[-2000:]}"
-    return done.stderr.strip()
+def share(pair: Pair, *words: str, **more: Any) -> Play:
+    """Run the role as the cluster's playbook does."""
+    return pair.apply("cluster.yml", "--tags", "shared_storage", *words, **more)
 
 
 def listening(machine: Machine) -> set[str]:
@@ -147,7 +65,7 @@ def test_what_lies_there_is_never_hidden(pair: Pair) -> None:
 
 
 def test_check_mode_on_bare_nodes(pair: Pair) -> None:
-    checked = pair.share("--check")
+    checked = share(pair, "--check")
     assert checked.status == 0, checked.failures() or checked.text[-3000:]
     assert min(checked.changed.values()) > 0
     for machine in pair.machines.values():
@@ -158,10 +76,10 @@ def test_the_folders_are_shared_and_a_second_run_changes_nothing(pair: Pair) -> 
     based = pair.apply("base.yml")
     assert based.status == 0, based.failures() or based.text[-3000:]
     assert pair.node1.ask("ls -A /home") == ""
-    done = pair.share()
+    done = share(pair)
     assert done.status == 0, done.failures() or done.text[-3000:]
-    assert pair.share().changed == {"head": 0, "node1": 0}
-    assert pair.share("--check").changed == {"head": 0, "node1": 0}
+    assert share(pair).changed == {"head": 0, "node1": 0}
+    assert share(pair, "--check").changed == {"head": 0, "node1": 0}
     assert pair.apply("base.yml").changed == {"head": 0, "node1": 0}
     mounted = pair.node1.ask("findmnt -rno TARGET,SOURCE,FSTYPE,OPTIONS -t nfs4").splitlines()
     assert [line.split()[:3] for line in mounted] == [
@@ -240,22 +158,22 @@ def test_a_node_boots_without_the_server_and_has_the_folders_when_it_is_back(pai
     pair.head.switch_on()
     pair.node1.wait_for("timeout 120 ls /srv/shared/ada", "the folder did not come back", seconds=300)
     assert says(pair.node1, "ada", "cat note") == "mine"
-    assert pair.share().changed == {"head": 0, "node1": 0}
+    assert share(pair).changed == {"head": 0, "node1": 0}
 
 
 def test_a_node_that_is_gone_has_nothing_any_more(pair: Pair) -> None:
-    done = pair.share(nodes=("head",))
+    done = share(pair, nodes=("head",))
     assert done.status == 0, done.failures() or done.text[-3000:]
     assert pair.head.ask("exportfs -s") == ""
     fails(pair.node1, "root", "runuser -u bob -- cat /srv/shared/bob")
-    back = pair.share()
+    back = share(pair)
     assert back.status == 0, back.failures() or back.text[-3000:]
     assert says(pair.node1, "ada", "cat /srv/shared/bob") == "from head"
 
 
 def test_what_somebody_holds_is_not_taken_away(pair: Pair) -> None:
     pair.node1.ask("systemd-run --quiet --uid=ada --unit=hold --working-directory=/srv/shared sleep infinity")
-    refused = pair.share(trainyard_state="absent")
+    refused = share(pair, trainyard_state="absent")
     assert "/srv/shared is in use by sleep (" in refused.failures()
     assert refused.changed == {"head": 0, "node1": 0}
     assert says(pair.node1, "bob", "cat /srv/shared/bob") == "from head"
@@ -263,11 +181,11 @@ def test_what_somebody_holds_is_not_taken_away(pair: Pair) -> None:
 
 
 def test_undo_takes_off_what_came_and_no_file(pair: Pair) -> None:
-    checked = pair.share("--check", trainyard_state="absent")
+    checked = share(pair, "--check", trainyard_state="absent")
     assert checked.status == 0, checked.failures()
     assert says(pair.node1, "ada", "cat note") == "mine"
     pair.node1.attempt("loginctl terminate-user ada")
-    undone = pair.share(trainyard_state="absent")
+    undone = share(pair, trainyard_state="absent")
     assert undone.status == 0, undone.failures() or undone.text[-3000:]
     assert pair.head.ask("cat /srv/shared/ada /srv/shared/bob /home/ada/note").splitlines() == ["from node1", "from head", "mine"]
     assert pair.node1.ask("! test -e /srv/shared && ls -A /home && findmnt -rno TARGET -t nfs4,autofs | grep -v binfmt || true") == ""
@@ -275,5 +193,5 @@ def test_undo_takes_off_what_came_and_no_file(pair: Pair) -> None:
         assert listening(machine) == set()
         machine.ask("! test -e /usr/sbin/exportfs && ! test -e /sbin/rpcbind && ! grep -rqs Trainyard /etc")
         assert machine.ask("dpkg --audit; systemctl --failed --no-legend") == ""
-    again = pair.share(trainyard_state="absent")
+    again = share(pair, trainyard_state="absent")
     assert (again.status, again.changed) == (0, {"head": 0, "node1": 0})
