@@ -1,7 +1,8 @@
 """Training on two container nodes, through Slurm: every framework, what is shipped, what comes back, and what goes wrong on the way.
 
 The folder that all nodes share is a stand-in for a file server's export: Docker mounts one folder of this machine into all of them.
-There is no GPU; the frameworks compute on processors and talk over Gloo and gRPC.
+There is no GPU; the frameworks compute on processors and talk over Gloo and gRPC. Where GPUs are shared out, a script stands in for
+nvidia-smi.
 """
 
 from __future__ import annotations
@@ -407,6 +408,22 @@ def test_by_hand_as_in_the_old_days(cluster: Cluster) -> None:
         while words not in cluster.shell(node, "cat /tmp/by-hand"):
             assert time.monotonic() < end
             time.sleep(0.5)
+
+
+def test_each_trainer_has_a_gpu_of_its_own(cluster: Cluster) -> None:
+    smi = "printf '#!/bin/sh\\necho GPU 0: stand-in\\necho GPU 1: stand-in\\n' > /usr/bin/nvidia-smi; chmod +x /usr/bin/nvidia-smi"
+    for node in ("node1", "node2"):
+        cluster.shell(node, smi)
+    done = cluster.run("cluster.yml", "-e", json.dumps({"slurm_gpus": ["a100", "a100"]}))
+    assert done.status == 0, done.failures()
+    assert cluster.shell("head", "sinfo -h -p main -o '%t %G %D'") == "idle gpu:a100:2 2"
+    put(cluster, f"{SHARED}/ada/gpus/train.py", "import os, socket; print('has', socket.gethostname(), os.environ['CUDA_VISIBLE_DEVICES'])")
+    words = "--framework pytorch --config train.py --num-nodes 2 --trainer-count 2"
+    status, said, _folder = cluster.train(words, "gpus")
+    assert status == 0, said
+    assert sorted(re.findall(r"has (node\d) (\S+)", said)) == [(node, gpu) for node in ("node1", "node2") for gpu in "01"]
+    status, said, _folder = cluster.train(f"{words} --gpus-per-trainer 2", "gpus")
+    assert (status, "--gpus-per-trainer: a node of the queue main has 2 GPUs, not 4." in said) == (64, True)
 
 
 def test_undo_takes_the_tools_and_leaves_the_jobs(cluster: Cluster) -> None:
