@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 PROPERTIES = (
@@ -82,12 +84,29 @@ def changed_after(started: float, paths: Iterable[str], monotonic: float, wall: 
     later = []
     for path in paths:
         try:
-            times = [os.stat(path).st_ctime]
+            times = [os.stat(each).st_ctime for each in _with_files(path)]
         except FileNotFoundError:
             later.append(path)
             continue
-        if os.path.isdir(path):
-            times += [entry.stat().st_ctime for entry in os.scandir(path)]
         if max(times) > since:
             later.append(path)
     return later
+
+
+def date_back(paths: Iterable[str], wall: float) -> None:
+    """Give what was written while the clock was ahead the time of now, so that it does not look changed until that hour comes.
+
+    Args:
+        paths: as for :func:`changed_after`.
+        wall: CLOCK_REALTIME now.
+    """
+    for path in paths:
+        with suppress(FileNotFoundError):
+            for each in _with_files(path):
+                status = os.stat(each)
+                if status.st_ctime > wall:
+                    os.chmod(each, stat.S_IMODE(status.st_mode))
+
+
+def _with_files(path: str) -> list[str]:
+    return [path, *(entry.path for entry in os.scandir(path))] if os.path.isdir(path) else [path]

@@ -93,6 +93,7 @@ def main() -> None:
     unit = show()
     actions: list[str] = []
     reasons: list[str] = []
+    files: list[str] = []
     if not unit.loaded and not wanted:
         module.exit_json(changed=False, actions=[], reasons=[])
     if unit.needs_reload or not unit.loaded or systemd.unseen_dropins(name, unit.files):
@@ -109,7 +110,8 @@ def main() -> None:
     if wanted and not unit.active:
         actions.append("start")
     elif wanted:
-        reasons = systemd.changed_after(unit.started, [*unit.files, *module.params["files"]], time.monotonic(), time.time())
+        files = [*unit.files, *module.params["files"]]
+        reasons = systemd.changed_after(unit.started, files, time.monotonic(), time.time())
         if reasons:
             actions.append("restart")
     elif not unit.idle:
@@ -119,6 +121,8 @@ def main() -> None:
         for action in actions:
             if action == "daemon-reload":
                 continue  # done above, before the unit was looked at
+            if action == "restart":
+                systemd.date_back(files, time.time())
             rc, _output, errors = module.run_command([systemctl, action, name])
             if rc:
                 _rc, journal, _e = module.run_command(["journalctl", "--no-pager", "--lines=15", "--output=cat", "--unit", name])

@@ -64,6 +64,21 @@ def test_a_file_inside_a_folder_and_a_missing_file_count(tmp_path: Path) -> None
     assert systemd.changed_after(since, [str(tmp_path / "gone")], time.monotonic(), time.time()) == [str(tmp_path / "gone")]
 
 
+def test_what_was_written_while_the_clock_was_ahead_counts_once(tmp_path: Path) -> None:
+    file = tmp_path / "a.conf"
+    file.write_text("1")
+    earlier, paths = time.time() - 600, [str(file), str(tmp_path), str(tmp_path / "gone")]  # the clock was set back by ten minutes
+    assert systemd.changed_after(time.monotonic(), paths[:2], time.monotonic(), earlier) == paths[:2]
+    before = file.stat()
+    time.sleep(0.02)  # as fine as the kernel dates files
+    systemd.date_back(paths, earlier)
+    after = file.stat()
+    assert after.st_ctime > before.st_ctime
+    assert (after.st_mode, after.st_mtime) == (before.st_mode, before.st_mtime)
+    systemd.date_back(paths, time.time())
+    assert file.stat().st_ctime == after.st_ctime, "what is not ahead stays as it is"
+
+
 def test_a_drop_in_that_systemd_has_not_read_is_found(tmp_path: Path) -> None:
     folder = tmp_path / "chrony.service.d"
     assert systemd.unseen_dropins("chrony.service", [], str(tmp_path)) == []
