@@ -153,12 +153,17 @@ def test_what_cannot_be_taken_out_is_named() -> None:
         HostsFile(alone).without_node("one")
 
 
-@pytest.mark.parametrize(
-    "text, said", [("all: [", "is no YAML"), ("- a\n", "holds no groups"), ("all: {hosts: {a:,\n  b:}}\n", "values over several lines")]
-)
-def test_what_cannot_be_edited_is_refused(text: str, said: str) -> None:
+@pytest.mark.parametrize("text, said", [("all: [", "is no YAML"), ("- a\n", "holds no groups")])
+def test_what_is_no_inventory_is_refused(text: str, said: str) -> None:
     with pytest.raises(TrainyardError, match=said):
         HostsFile(text)
+
+
+def test_values_over_several_lines_are_read_and_not_edited() -> None:
+    found = HostsFile("all:\n  vars:\n    note: one\n      two\n  hosts:\n    a:\n    b: {ansible_host: 192.0.2.1}\n")
+    assert found.hosts() == {"a": {}, "b": {"ansible_host": "192.0.2.1"}}
+    with pytest.raises(TrainyardError, match="values over several lines"):
+        found.without_node("a")
 
 
 def test_where_the_hosts_stand(tmp_path: Path) -> None:

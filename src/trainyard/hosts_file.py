@@ -48,11 +48,11 @@ class HostsFile:
     """The text of a hosts.yml, and what it says.
 
     Raises:
-        TrainyardError: it is no YAML, or it cannot be edited.
+        TrainyardError: it is no YAML, or holds no groups.
     """
 
     def __init__(self, text: str) -> None:
-        self.text, best = text, -1
+        self.text, best = text, -2
         for mapping, sequence, offset in INDENTATIONS:
             reader = YAML()
             reader.preserve_quotes = True
@@ -67,17 +67,20 @@ class HostsFile:
                 raise TrainyardError("The inventory holds no groups: it begins with `all:` and its children.")
             dumped = _dumped(reader, tree).splitlines()
             alike = sum(one == other for one, other in zip(dumped, text.splitlines(), strict=False))
-            if len(dumped) == len(text.splitlines()) and alike > best:
+            if len(dumped) != len(text.splitlines()):
+                alike = -1
+            if alike > best:
                 best, self._yaml, self._tree, self._plain = alike, reader, tree, dumped
-        if best < 0:
-            raise TrainyardError("The inventory has values over several lines, which an edit would join. Write each on one line first.")
+        self._joined = best < 0
 
     def _edited(self) -> str:
         """Return the text with what was changed in the tree since, and every other line as it was written.
 
         Raises:
-            TrainyardError: the result would not mean what it is to mean.
+            TrainyardError: lines would be joined, or the result would not mean what it is to mean.
         """
+        if self._joined:
+            raise TrainyardError("The inventory has values over several lines, which an edit would join. Write each on one line first.")
         after, written = _dumped(self._yaml, self._tree).splitlines(), self.text.splitlines()
         lines: list[str] = []
         for what, first, last, start, end in SequenceMatcher(None, self._plain, after, autojunk=False).get_opcodes():
