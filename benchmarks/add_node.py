@@ -22,7 +22,7 @@ from pathlib import Path
 import yaml
 from timed_site import REPOSITORY, timed_site
 
-sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "src")]
+sys.path[:0] = [str(REPOSITORY / folder) for folder in ("", "src", "collections")]
 
 from tests.traffic import counted  # noqa: E402 - the paths above come first
 from trainyard.containers import Lab  # noqa: E402
@@ -54,7 +54,8 @@ def inventory(lab: Lab, folder: Path, environments: list[str]) -> Path:
         "slurm_compute": {"hosts": {"head": None}},
     }
     path = folder / "hosts.yml"
-    path.write_text(yaml.safe_dump({"all": {"vars": every, "children": {"cluster": {"children": groups}}}}))
+    # Each value on one line, since add-node edits whole lines.
+    path.write_text(yaml.safe_dump({"all": {"vars": every, "children": {"cluster": {"children": groups}}}}, width=1000))
     return path
 
 
