@@ -34,7 +34,7 @@ def test_the_controller_runs_with_what_is_wished(host: Any) -> None:
     config = show(host)
     assert config["AuthType"] == "auth/munge"
     assert config["SlurmctldParameters"] == "enable_configless"
-    assert config["ReturnToService"] == "1"
+    assert config["ReturnToService"] == "2"
     assert config["SelectTypeParameters"].startswith("CR_CORE_MEMORY")
     # What a container can do; elsewhere it would be proctrack/cgroup. Slurm 24.11 says (null) for task/none.
     assert config["ProctrackType"] == "proctrack/linuxproc"

@@ -37,8 +37,9 @@ DEFAULTS: Values = {
     "PriorityWeightAge": 1000,
     # A job that no queue can ever start is refused at once.
     "EnforcePartLimits": "ANY",
-    # Comes back by itself only what had stopped answering; never what somebody drained.
-    "ReturnToService": 1,
+    # A node that lost its power or its network comes back by itself, or a job that needs it would wait for somebody; what somebody drained
+    # stays so.
+    "ReturnToService": 2,
     "HealthCheckProgram": f"{PROGRAMS}/health",
     "HealthCheckInterval": 300,
     "Prolog": f"{PROGRAMS}/health",

@@ -119,7 +119,7 @@ def test_deviations_replace_defaults_and_null_takes_one_away() -> None:
     found = lines(config={"returntoservice": 0, "SlurmdTimeout": 60, "MailProg": None})
     assert "ReturnToService=0" in found
     assert "SlurmdTimeout=60" in found
-    assert not any(line.startswith(("ReturnToService=1", "MailProg")) for line in found)
+    assert not any(line.startswith(("ReturnToService=2", "MailProg")) for line in found)
 
 
 def test_cgroups_where_every_node_has_them() -> None:
