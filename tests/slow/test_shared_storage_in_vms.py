@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.slow.pair import Pair, fails, says
+from tests.slow.pair import ADDRESSES, Pair, fails, says
 from tests.slow.vm import Machine
 from tests.support import Play
 
@@ -195,3 +195,20 @@ def test_undo_takes_off_what_came_and_no_file(pair: Pair) -> None:
         assert machine.ask("dpkg --audit; systemctl --failed --no-legend") == ""
     again = share(pair, trainyard_state="absent")
     assert (again.status, again.changed) == (0, {"head": 0, "node1": 0})
+
+
+def test_the_export_of_a_file_server_is_mounted_and_the_server_left_alone(pair: Pair) -> None:
+    pair.head.ask("DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends nfs-kernel-server")
+    pair.head.ask("mkdir -m 1777 /export && echo '/export 192.0.2.0/24(rw,no_subtree_check)' > /etc/exports && exportfs -ra")
+    before = pair.head.ask("sha256sum /etc/exports && systemctl show -P ExecMainStartTimestampMonotonic nfs-server && exportfs -s")
+    wish = [{"path": "/srv/archive", "source": f"{ADDRESSES['head']}:/export", "options": ["nosuid"]}]
+    done = share(pair, shared_storage_folders=wish)
+    assert done.status == 0, done.failures() or done.text[-3000:]
+    assert says(pair.node1, "ada", "echo theirs > /srv/archive/file && stat -c '%u %U' /srv/archive/file") == "2000 ada"
+    assert pair.head.ask("cat /export/file /srv/archive/file && stat -c %u /export/file").splitlines() == ["theirs", "theirs", "2000"]
+    assert share(pair, shared_storage_folders=wish).changed == {"head": 0, "node1": 0}
+    undone = share(pair, shared_storage_folders=wish, trainyard_state="absent")
+    assert undone.status == 0, undone.failures() or undone.text[-3000:]
+    pair.node1.ask("! test -e /srv/archive && ! test -e /sbin/mount.nfs")
+    assert pair.head.ask("cat /export/file") == "theirs"
+    assert pair.head.ask("sha256sum /etc/exports && systemctl show -P ExecMainStartTimestampMonotonic nfs-server && exportfs -s") == before
