@@ -1,4 +1,4 @@
-"""Packages by way of a cache on the cluster's head: two containers, and the real archive of the distribution.
+"""Packages by way of a cache on the cluster's head: three containers, and the real archive of the distribution.
 
 What a node draws from outside is counted by the firewall of the machine that the containers run on.
 """
@@ -31,7 +31,7 @@ apt-get clean
 
 
 class Cluster:
-    """The head and a second node."""
+    """The head, a second node, and one that comes later."""
 
     def __init__(self, lab: Lab, folder: Path) -> None:
         self.lab, self.folder = lab, folder
@@ -40,7 +40,7 @@ class Cluster:
         """Run a script as root in a node, beside SSH."""
         return self.lab.execute(node, ["bash", "-ec", script], check=check).strip()
 
-    def run(self, *words: str, enabled: bool = True) -> Play:
+    def run(self, *words: str, enabled: bool = True, nodes: tuple[str, ...] = ("node1",)) -> Play:
         """Bring the base, and the cache or none."""
         every: dict[str, Any] = {
             "ansible_user": "admin",
@@ -49,7 +49,7 @@ class Cluster:
             "base_packages": ["less"],
             "package_cache_enabled": enabled,
         }
-        groups = {"slurm_controller": {"hosts": {"head": None}}, "slurm_compute": {"hosts": {"node1": None}}}
+        groups = {"slurm_controller": {"hosts": {"head": None}}, "slurm_compute": {"hosts": dict.fromkeys(nodes)}}
         inventory = self.folder / "hosts.yml"
         inventory.write_text(yaml.safe_dump({"all": {"vars": every, "children": {"cluster": {"children": groups}}}}))
         return ansible_playbook(REPOSITORY / "playbooks" / "base.yml", inventory, words)
@@ -64,7 +64,7 @@ class Cluster:
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """The cluster, with a cache."""
-    lab = Lab(f"test-package-cache-{CHECKOUT}", ["head", "node1"], tmp_path_factory.mktemp("lab"), say=lambda _text: None)
+    lab = Lab(f"test-package-cache-{CHECKOUT}", ["head", "node1", "node2"], tmp_path_factory.mktemp("lab"), say=lambda _text: None)
     lab.down()
     lab.up()
     try:
@@ -90,6 +90,16 @@ def test_what_the_head_has_drawn_is_not_drawn_again(cluster: Cluster) -> None:
     assert listening[3] == f"{cluster.lab.address('head')}:3142"
     assert "Trainyard" in cluster.shell("node1", f"cat {SETTINGS}")
     assert cluster.shell("node1", f"{CHOICE} https://example.org/debian") == "DIRECT"
+
+
+def test_a_node_that_comes_later_draws_its_base_from_the_head(cluster: Cluster) -> None:
+    with counted(cluster.lab, cluster.lab.nodes) as counters:
+        done = cluster.run("--limit", "node2,head", nodes=("node1", "node2"))
+        drawn = counters.read()
+    assert done.status == 0, done.failures()
+    print(f"from outside: {drawn}")
+    assert cluster.shell("node2", "dpkg-query -W -f '${Status}' less") == "install ok installed"
+    assert drawn["node2"] == 0
 
 
 def test_without_the_head_nodes_draw_directly(cluster: Cluster) -> None:

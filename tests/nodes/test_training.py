@@ -145,8 +145,9 @@ def test_every_framework_trains_on_two_hosts(cluster: Cluster, name: str) -> Non
     assert cluster.shell("node1", "ls -d /tmp/trainyard-* 2>/dev/null", check=False) == ""
 
 
-def test_tensorboards_service_shows_a_jobs_curves(cluster: Cluster) -> None:
-    words = f"--framework tensorflow --config tensorflow_digits.py --workspace {SAMPLES} --num-nodes 2 --num-passes 3 --job-name curve"
+@pytest.mark.parametrize("name", ["keras", "pytorch", "tensorflow"])
+def test_tensorboards_service_shows_a_jobs_curves(cluster: Cluster, name: str) -> None:
+    words = f"{JOBS[name]} --workspace {SAMPLES} --num-nodes 2 --num-passes 3 --job-name curve"
     status, said, _folder = cluster.train(words)
     assert status == 0, said
     ask = f"curl -sk --retry 20 --retry-all-errors --fail -u lab:{PASSWORD} https://localhost:6006/data/plugin/scalars/"
@@ -417,12 +418,15 @@ def test_each_trainer_has_a_gpu_of_its_own(cluster: Cluster) -> None:
     done = cluster.run("cluster.yml", "-e", json.dumps({"slurm_gpus": ["a100", "a100"]}))
     assert done.status == 0, done.failures()
     assert cluster.shell("head", "sinfo -h -p main -o '%t %G %D'") == "idle gpu:a100:2 2"
-    put(cluster, f"{SHARED}/ada/gpus/train.py", "import os, socket; print('has', socket.gethostname(), os.environ['CUDA_VISIBLE_DEVICES'])")
-    words = "--framework pytorch --config train.py --num-nodes 2 --trainer-count 2"
-    status, said, _folder = cluster.train(words, "gpus")
-    assert status == 0, said
-    assert sorted(re.findall(r"has (node\d) (\S+)", said)) == [(node, gpu) for node in ("node1", "node2") for gpu in "01"]
-    status, said, _folder = cluster.train(f"{words} --gpus-per-trainer 2", "gpus")
+    script = "import os, socket; print('has', socket.gethostname(), os.environ['CUDA_VISIBLE_DEVICES'], os.environ.get('LOCAL_RANK'))"
+    put(cluster, f"{SHARED}/ada/gpus/train.py", script)
+    words = "--config train.py --num-nodes 2 --trainer-count 2 --framework"
+    # torchrun's scripts take theirs of the node's by LOCAL_RANK; TensorFlow would take all that it sees.
+    for framework, seen in (("pytorch", [("0,1", "0"), ("0,1", "1")]), ("tensorflow", [("0", "None"), ("1", "None")])):
+        status, said, _folder = cluster.train(f"{words} {framework}", "gpus")
+        assert status == 0, said
+        assert sorted(re.findall(r"has (node\d) (\S+) (\S+)", said)) == [(node, *each) for node in ("node1", "node2") for each in seen]
+    status, said, _folder = cluster.train(f"{words} pytorch --gpus-per-trainer 2", "gpus")
     assert (status, "--gpus-per-trainer: a node of the queue main has 2 GPUs, not 4." in said) == (64, True)
 
 

@@ -54,12 +54,18 @@ def step(images, labels):
     return strategy.reduce("mean", strategy.run(own), axis=None)
 
 
+logs = os.environ.get("TRAINYARD_TENSORBOARD") if index == 0 else None
+writer = tf.summary.create_file_writer(logs) if logs else None
 for number in range(PASSES):
     order = numpy.random.RandomState(number).permutation(len(train_x))
     for batch in order[: len(order) // (workers * BATCH) * workers * BATCH].reshape(-1, workers, BATCH)[:, index]:
         loss = step(train_x[batch], train_y[batch])
     if index == 0:
         print(f"pass {number + 1} loss={float(loss):.4f}", flush=True)
+    if writer:
+        with writer.as_default():
+            tf.summary.scalar("loss", loss, step=number + 1)
+        writer.flush()
 
 own = place["cluster"]["worker"][index].rpartition(":")[0]
 addresses = strategy.gather(strategy.run(lambda: tf.constant([list(map(int, own.split(".")))])), axis=0).numpy()

@@ -51,6 +51,11 @@ if CHECKPOINT.exists():
     if rank == 0:
         print(f"goes on after pass {first}", flush=True)
 
+writer, logs = None, os.environ.get("TRAINYARD_TENSORBOARD") if rank == 0 else None
+if logs:
+    from torch.utils.tensorboard import SummaryWriter
+
+    writer = SummaryWriter(logs)
 for number in range(first, PASSES):
     order = torch.randperm(len(train_x), generator=torch.Generator().manual_seed(number))
     own = order[: len(order) // (size * BATCH) * size * BATCH].reshape(-1, size, BATCH)[:, rank]  # as many batches on every trainer
@@ -61,6 +66,9 @@ for number in range(first, PASSES):
         optimizer.step()
     if rank == 0:
         print(f"pass {number + 1} loss={loss.item():.4f}", flush=True)
+        if writer:
+            writer.add_scalar("loss", loss.item(), number + 1)
+            writer.flush()
         if (number + 1) % SAVING == 0:
             beside = CHECKPOINT.with_suffix(".new")
             torch.save({"network": network.state_dict(), "optimizer": optimizer.state_dict(), "passes": number + 1}, beside)

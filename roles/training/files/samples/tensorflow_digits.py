@@ -88,9 +88,7 @@ def in_step():
         return strategy.reduce("mean", strategy.run(own), axis=None)
 
     logs = os.environ.get("TRAINYARD_TENSORBOARD") if index == 0 else None
-    writer = tf.summary.create_file_writer(logs) if logs else tf.summary.create_noop_writer()
-    # What tf.summary.scalar does as well, which wants TensorBoard itself in the environment.
-    scalar = tf.compat.v1.SummaryMetadata(plugin_data=tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars"))
+    writer = tf.summary.create_file_writer(logs) if logs else None
     for number in range(int(step_number.numpy()), PASSES):
         order = numpy.random.RandomState(number).permutation(len(train_x))
         for batch in order[: len(order) // (workers * BATCH) * workers * BATCH].reshape(-1, workers, BATCH)[:, index]:
@@ -99,8 +97,9 @@ def in_step():
         manager.save()
         if index == 0:
             print(f"pass {number + 1} loss={float(loss):.4f}", flush=True)
-        with writer.as_default():
-            tf.summary.write("loss", loss, step=number + 1, metadata=scalar)
+        if writer:
+            with writer.as_default():
+                tf.summary.scalar("loss", loss, step=number + 1)
             writer.flush()
     own = cluster["worker"][index].rpartition(":")[0]
     addresses = strategy.gather(strategy.run(lambda: tf.constant([list(map(int, own.split(".")))])), axis=0).numpy()
