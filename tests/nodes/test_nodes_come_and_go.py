@@ -124,11 +124,11 @@ class Site:
 
     def train(self) -> str:
         """Start a training of ada's on node1 and node2 that leaves room for others, and return the job's number once it runs."""
-        self.lab.execute("head", ["bash", "-ec", f"mkdir -p /home/ada/work; cat > /home/ada/work/train.py << 'END'\n{TRAINING}\nEND"])
+        self.lab.execute("head", ["bash", "-ec", f"mkdir -p /home/ada/training; cat > /home/ada/training/train.py << 'END'\n{TRAINING}\nEND"])
         words = "salloc --quiet --nodelist=node1,node2 --ntasks-per-node=1 --mem=2000 cluster_train --here"
         self.shell(
             "head",
-            "chown -R ada: /home/ada/work; systemd-run --quiet --unit=training --uid=ada --working-directory=/home/ada/work "
+            "chown -R ada: /home/ada/training; systemd-run --quiet --unit=training --uid=ada --working-directory=/home/ada/training "
             "-p RemainAfterExit=yes -p StandardOutput=file:/tmp/training -p StandardError=file:/tmp/training "
             f"{words} --framework pytorch --config train.py --num-nodes 2",
         )
