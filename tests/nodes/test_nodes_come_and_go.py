@@ -124,7 +124,7 @@ class Site:
 
     def train(self) -> str:
         """Start a training of ada's on node1 and node2 that leaves room for others, and return the job's number once it runs."""
-        self.lab.execute("head", ["bash", "-ec", f"mkdir -p /home/ada/training; cat > /home/ada/training/train.py << 'END'\n{TRAINING}\nEND"])
+        self.shell("head", f"mkdir -p /home/ada/training; cat > /home/ada/training/train.py << 'END'\n{TRAINING}\nEND")
         words = "salloc --quiet --nodelist=node1,node2 --ntasks-per-node=1 --mem=2000 cluster_train --here"
         self.shell(
             "head",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import subprocess
 import sys
 import tarfile
@@ -164,6 +165,16 @@ def test_a_trainer_alone_needs_nothing(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text("import os; print(os.environ['TRAINYARD_RANK'], os.environ['TRAINYARD_WORLD_SIZE'])")
     done = subprocess.run([sys.executable, TRAINER, "script.py"], cwd=tmp_path, env={}, check=True, capture_output=True, text=True)
     assert done.stdout.split() == ["0", "1"]
+
+
+def test_a_line_reaches_the_log_in_one_piece(tmp_path: Path) -> None:
+    script = "import sys; print('pass', 1, 'of', 2); print('and', 'more', file=sys.stderr); print('.', end='', flush=True)"
+    (tmp_path / "script.py").write_text(script)
+    ours, theirs = socket.socketpair(type=socket.SOCK_DGRAM)  # each write is a piece of its own
+    with ours, theirs:
+        words = [sys.executable, TRAINER, "script.py"]
+        subprocess.run(words, cwd=tmp_path, env={"PYTHONUNBUFFERED": "1"}, check=True, stdout=theirs, stderr=theirs)
+        assert [ours.recv(100) for _piece in range(3)] == [b"pass 1 of 2\n", b"and more\n", b"."]
 
 
 def test_the_way_to_a_node_names_the_interface() -> None:

@@ -23,6 +23,9 @@ def main(words: List[str]) -> None:
         os.environ["TRAINYARD_TRAIN_LIST"] = share(whole, int(rank), int(size))
     if "TRAINYARD_LOCAL_RANK" in os.environ:
         os.environ["CUDA_VISIBLE_DEVICES"] = own_device(os.environ.get("CUDA_VISIBLE_DEVICES", ""), int(os.environ["TRAINYARD_LOCAL_RANK"]))
+    # Several trainers share a log: a line goes there at once and whole, where Python, unbuffered, would write it bit by bit.
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True, write_through=False)
     sys.argv = list(words)
     sys.path[0] = os.path.dirname(os.path.abspath(words[0]))
     runpy.run_path(words[0], run_name="__main__")
