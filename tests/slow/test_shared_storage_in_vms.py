@@ -199,7 +199,7 @@ def test_undo_takes_off_what_came_and_no_file(pair: Pair) -> None:
 
 def test_the_export_of_a_file_server_is_mounted_and_the_server_left_alone(pair: Pair) -> None:
     pair.head.ask("DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends nfs-kernel-server")
-    pair.head.ask("mkdir -m 1777 /export && echo '/export 192.0.2.0/24(rw,no_subtree_check)' > /etc/exports && exportfs -ra")
+    pair.head.ask("mkdir -m 1777 /export && echo '/export 192.0.2.0/24(rw,no_subtree_check)' > /etc/exports && systemctl start nfs-server")
     before = pair.head.ask("sha256sum /etc/exports && systemctl show -P ExecMainStartTimestampMonotonic nfs-server && exportfs -s")
     wish = [{"path": "/srv/archive", "source": f"{ADDRESSES['head']}:/export", "options": ["nosuid"]}]
     done = share(pair, shared_storage_folders=wish)
