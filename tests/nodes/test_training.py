@@ -153,11 +153,13 @@ def test_tensorboards_service_shows_a_jobs_curves(cluster: Cluster, name: str) -
     ask = f"curl -sk --retry 20 --retry-all-errors --fail -u lab:{PASSWORD} https://localhost:6006/data/plugin/scalars/"
     end = time.monotonic() + 60
     run = f"ada-curve-{re.search(r'Job ([0-9]+) ', said)[1]}"
-    while run not in (tags := json.loads(cluster.shell("head", f"{ask}tags"))):
-        assert time.monotonic() < end, tags
+    steps: list[int] = []
+    while steps != [1, 2, 3]:  # the service looks for more now and then
+        assert time.monotonic() < end, steps
         time.sleep(1)
-    points = json.loads(cluster.shell("head", f"{ask}'scalars?run={run}&tag=loss'"))
-    assert [step for _time, step, _loss in points] == [1, 2, 3]
+        if run in json.loads(cluster.shell("head", f"{ask}tags")):
+            points = json.loads(cluster.shell("head", f"{ask}'scalars?run={run}&tag=loss'"))
+            steps = [step for _time, step, _loss in points]
 
 
 def test_in_an_allocation_no_node_needs_to_see_the_folder(cluster: Cluster) -> None:
