@@ -9,6 +9,7 @@ Run by path, with whatever Python the environment has (3.8 or newer); it imports
 import os
 import runpy
 import sys
+from io import TextIOWrapper
 from typing import List
 
 RANKS = (("RANK", "WORLD_SIZE"), ("PADDLE_TRAINER_ID", "PADDLE_TRAINERS_NUM"), ("TRAINYARD_RANK", "TRAINYARD_WORLD_SIZE"))
@@ -25,7 +26,8 @@ def main(words: List[str]) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = own_device(os.environ.get("CUDA_VISIBLE_DEVICES", ""), int(os.environ["TRAINYARD_LOCAL_RANK"]))
     # Several trainers share a log: a line goes there at once and whole, where Python, unbuffered, would write it bit by bit.
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True, write_through=False)
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(line_buffering=True, write_through=False)
     sys.argv = list(words)
     sys.path[0] = os.path.dirname(os.path.abspath(words[0]))
     runpy.run_path(words[0], run_name="__main__")
