@@ -16,7 +16,7 @@ HERE = "127.0.0.1"
 
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, seconds in (("PERIOD", 0.1), ("PATIENCE", 0.6), ("ARRIVAL", 1.0)):
+    for name, seconds in (("PERIOD", 0.1), ("PATIENCE", 3.0), ("ARRIVAL", 20.0)):  # time for a busy machine
         monkeypatch.setattr(meeting, name, seconds)
 
 
@@ -42,7 +42,7 @@ async def held(*members: tuple[int | None, float]) -> tuple[Host, list[Any]]:
 
 
 def test_all_hear_of_each_other_and_end_when_the_last_is_done() -> None:
-    host, said = asyncio.run(held((0, 0), (0, 1.0)))  # longer than anybody's patience with silence
+    host, said = asyncio.run(held((0, 0), (0, 3.5)))  # longer than anybody's patience with silence
     nodes = [{"name": "n0"}, {"name": "n1"}]
     assert said == [(nodes, "done"), (nodes, "done")]
     assert (host.problem, host.failed) == ("", "")
@@ -60,6 +60,8 @@ def test_one_that_goes_is_missed() -> None:
 
 
 def test_one_that_falls_silent_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meeting, "PATIENCE", 0.6)
+
     async def silent() -> Host:
         host = Host(["n0"], "secret", {}, Path())
         port = await host.open(HERE)
@@ -72,7 +74,9 @@ def test_one_that_falls_silent_is_missed(monkeypatch: pytest.MonkeyPatch) -> Non
     assert asyncio.run(silent()).problem == "n0 said nothing for 1 seconds"
 
 
-def test_one_that_does_not_come_is_named() -> None:
+def test_one_that_does_not_come_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meeting, "ARRIVAL", 1.0)
+
     async def short() -> tuple[Host, Any]:
         host = Host(["n0", "n1"], "secret", {}, Path())
         port = await host.open(HERE)
