@@ -204,7 +204,8 @@ def test_the_export_of_a_file_server_is_mounted_and_the_server_left_alone(pair: 
     wish = [{"path": "/srv/archive", "source": f"{ADDRESSES['head']}:/export", "options": ["nosuid"]}]
     done = share(pair, shared_storage_folders=wish)
     assert done.status == 0, done.failures() or done.text[-3000:]
-    assert says(pair.node1, "ada", "echo theirs > /srv/archive/file && stat -c '%u %U' /srv/archive/file") == "2000 ada"
+    pair.node1.ask("runuser -u ada -- sh -c 'echo theirs > /srv/archive/file'")  # her home went with the undo, and her key with it
+    assert pair.node1.ask("stat -c '%u %U' /srv/archive/file") == "2000 ada"
     assert pair.head.ask("cat /export/file /srv/archive/file && stat -c %u /export/file").splitlines() == ["theirs", "theirs", "2000"]
     assert share(pair, shared_storage_folders=wish).changed == {"head": 0, "node1": 0}
     undone = share(pair, shared_storage_folders=wish, trainyard_state="absent")
