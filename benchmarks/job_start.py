@@ -23,7 +23,7 @@ import yaml
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
-sys.path.insert(0, str(REPOSITORY / "src"))
+sys.path[:0] = [str(REPOSITORY / "src"), str(REPOSITORY / "collections")]
 
 from trainyard.containers import Lab  # noqa: E402 - the path above comes first
 from trainyard.paths import CHECKOUT  # noqa: E402
