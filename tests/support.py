@@ -80,6 +80,22 @@ def ansible_playbook(
     return Play(done.returncode, results, changed, text)
 
 
+def tool(inventory: Path, verb: str, *words: str, timeout: float = 400) -> tuple[int, str]:
+    """Run a verb of the command line tool over an inventory; return its exit status and all that it printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "trainyard", verb, "-i", str(inventory), *words],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": f"{REPOSITORY}/src:{REPOSITORY}/collections"},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    print(done.stdout, done.stderr)
+    return done.returncode, done.stdout + done.stderr
+
+
 class Nodes(Protocol):
     """Nodes that are reached over SSH as the account admin: a lab of containers, or a virtual machine."""
 

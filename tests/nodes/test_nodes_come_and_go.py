@@ -7,17 +7,14 @@ release. There is no GPU.
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support import ansible_playbook
+from tests.support import ansible_playbook, tool
 from trainyard.containers import Lab, connect
 from trainyard.lab import WHEELHOUSE
 from trainyard.lab import lab as own_lab
@@ -88,18 +85,7 @@ class Site:
 
     def tool(self, *words: str, timeout: float = 400) -> tuple[int, str]:
         """Run a verb over the inventory; return its exit status and all that it printed."""
-        done = subprocess.run(
-            [sys.executable, "-m", "trainyard", words[0], "-i", str(self.hosts), *words[1:]],
-            cwd=REPOSITORY,
-            env={**os.environ, "PYTHONPATH": f"{REPOSITORY}/src:{REPOSITORY}/collections"},
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
-        print(done.stdout, done.stderr)
-        return done.returncode, done.stdout + done.stderr
+        return tool(self.hosts, *words, timeout=timeout)
 
     def add(self, *words: str) -> tuple[int, str]:
         """Add the spare machine."""
@@ -220,15 +206,8 @@ def test_what_cannot_join_is_refused_and_nothing_changes(site: Site) -> None:
 
     without = site.folder / "none.yml"
     without.write_text("all:\n  hosts:\n    head:\n")
-    done = subprocess.run(
-        [sys.executable, "-m", "trainyard", "add-node", "-i", str(without), "spare", "--address", address],
-        cwd=REPOSITORY,
-        env={**os.environ, "PYTHONPATH": f"{REPOSITORY}/src:{REPOSITORY}/collections"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, "The group slurm_controller has no node" in done.stderr) == (1, True)
+    status, said = tool(without, "add-node", "spare", "--address", address)
+    assert (status, "The group slurm_controller has no node" in said) == (1, True)
 
 
 def test_a_failure_on_the_way_leaves_the_cluster_as_it_was(site: Site) -> None:

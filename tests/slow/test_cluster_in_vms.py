@@ -5,17 +5,14 @@ The tests build on each other, in order.
 
 from __future__ import annotations
 
-import os
 import shlex
-import subprocess
-import sys
 import time
 
 import pytest
 
 from tests.slow.pair import PATIENCE, Pair, fails, says
 from tests.slow.vm import Machine
-from trainyard.paths import REPOSITORY
+from tests.support import tool
 
 pytestmark = pytest.mark.slow
 
@@ -99,26 +96,11 @@ def test_nothing_of_a_job_stays_however_it_hides(pair: Pair) -> None:
     pair.node1.ask("systemctl stop ada-works")
 
 
-def tool(pair: Pair, *words: str) -> tuple[int, str]:
-    """Run a verb of the command line tool over the inventory."""
-    done = subprocess.run(
-        [sys.executable, "-m", "trainyard", words[0], "-i", str(pair.inventory), *words[1:]],
-        cwd=REPOSITORY,
-        env={**os.environ, "PYTHONPATH": f"{REPOSITORY}/src:{REPOSITORY}/collections"},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
-    return done.returncode, done.stdout + done.stderr
-
-
 def test_a_node_reboots_and_what_waits_runs_then(pair: Pair) -> None:
     before, running = pair.node1.boot_id(), submit(pair, "--exclusive", "sleep 20")
     until(pair.head, f"squeue -h -j {running} -o %T", "RUNNING")
     waiting = submit(pair, "--exclusive", "true")
-    status, said = tool(pair, "reboot", "node1", "--deadline", "5m")
+    status, said = tool(pair.inventory, "reboot", "node1", "--deadline", "5m", timeout=PATIENCE)
     assert status == 0, said
     assert "node1: rebooted, takes jobs" in said
     assert pair.node1.boot_id() != before
