@@ -13,7 +13,8 @@ description:
   - Restarts a service when its process was started before the last change of its unit files or of the files it reads.
   - The decision is made from the state of the node, not from what this run changed, so a run that was killed between writing a file and
     restarting the daemon is put right by the next one. A handler would have been forgotten.
-  - A service that is current is never restarted.
+  - A service that is current is never restarted. What was written while the clock was ahead cannot be told from what is newer than the
+    service, which then is restarted once; the files' status change time becomes that of now.
 options:
   name:
     description: Name of the unit, with its suffix.
