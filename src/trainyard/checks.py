@@ -47,6 +47,9 @@ LIMIT = 45 * 60
 ALONE_LIMIT = 120 * 60
 """Seconds after which a step is ended: the longest take a third of that on two busy cores, so it hangs."""
 
+UNIT = "not nodes and not lab and not security and not faults and not slow"
+"""pytest's words for what boots nothing."""
+
 PROGRAMS = {
     "git": "git",
     "gpg": "gnupg",
@@ -96,7 +99,10 @@ def quick() -> list[Step]:
         Step("yamllint", [_bin("yamllint"), "--strict", "."]),
         Step("shellcheck", [_bin("shellcheck"), *scripts]),
         Step("ansible-lint", [_bin("ansible-lint"), "--strict"]),
-        Step("unit", [sys.executable, "-m", "pytest", "-q", "-m", "not nodes and not lab and not faults and not slow", "-n", "2"]),
+        Step(
+            "unit",
+            [sys.executable, "-m", "pytest", "-q", "-m", UNIT, "-n", "2"],
+        ),
     ]
 
 
@@ -170,6 +176,7 @@ def _platform(scenario: str, release: str, volumes: Sequence[str]) -> dict[str, 
         "security_opts": arguments["security_opt"],
         "tmpfs": list(arguments["tmpfs"]),
         "volumes": [*arguments["volumes"], *volumes],
+        "sysctls": arguments["sysctls"],
         "env": {"DEBIAN_KERNEL_USE_CCACHE": "1", "CCACHE_DIR": "/var/cache/ccache", "CCACHE_MAXSIZE": "1G"},  # used where ccache is
     }
 
@@ -177,6 +184,11 @@ def _platform(scenario: str, release: str, volumes: Sequence[str]) -> dict[str, 
 def lab() -> list[Step]:
     """The end-to-end scenario: the lab of three nodes, then a browser in front of it."""
     return [Step("lab", [sys.executable, "-m", "pytest", "-q", "-m", "lab", "--durations=8", "tests/lab", "tests/browser"])]
+
+
+def security() -> list[Step]:
+    """The cluster under attack: one for all its tests."""
+    return [Step("security", [sys.executable, "-m", "pytest", "-q", "-m", "security", "--durations=8", "tests/security"])]
 
 
 def sanity() -> list[Step]:

@@ -164,6 +164,7 @@ def systemd_arguments(name: str, cgroup_root: Path = Path("/sys/fs/cgroup")) -> 
         "cap_add": ["SYS_ADMIN", "NET_ADMIN", "SYS_NICE"],
         "security_opt": ["seccomp=unconfined", "apparmor=unconfined"],
         "tmpfs": {"/run": "", "/run/lock": ""},
+        "sysctls": {"net.ipv6.conf.lo.disable_ipv6": "0"},  # Docker switches IPv6 off, on loopback too; real machines have it there
         "stop_signal": "SIGRTMIN+3",
         "cgroupns": "private",
         "volumes": [] if version_2 else [f"/sys/fs/cgroup/systemd/trainyard/{name}:/sys/fs/cgroup/systemd:rw"],

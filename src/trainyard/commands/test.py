@@ -19,6 +19,7 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     which.add_argument("--quick", action="store_true", help="linters, types and unit tests")
     which.add_argument("--nodes", action="store_true", help="what boots single containers, Molecule's scenarios among it")
     which.add_argument("--lab", action="store_true", help="the end-to-end scenario on three nodes")
+    which.add_argument("--security", action="store_true", help="a cluster under attack by its users, its network and one of its nodes")
     which.add_argument("--faults", action="store_true", help="the full sweep: the controller killed after every task, one after another")
     which.add_argument(
         "--slow",
@@ -37,6 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.molecule:
         releases = [arguments.release] if arguments.release else []
         return checks.run([checks.molecule(arguments.molecule, releases, arguments.command.split())])
+    if arguments.security:
+        return checks.run(checks.security())
     if arguments.faults:
         return checks.run(checks.faults())
     if arguments.slow:
@@ -44,6 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
     steps = []
     if arguments.lab or not (arguments.quick or arguments.nodes):  # first, since it takes longest
         steps += checks.lab()
+    if not (arguments.quick or arguments.nodes or arguments.lab):
+        steps += checks.security()
     if arguments.quick or not (arguments.nodes or arguments.lab):
         steps += checks.quick()
     if arguments.nodes or not (arguments.quick or arguments.lab):
