@@ -12,7 +12,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from trainyard import runner
+from trainyard import ansible_options, runner
 from trainyard.errors import TrainyardError
 from trainyard.paths import STATE
 from trainyard.progress import Progress, console
@@ -24,15 +24,15 @@ VERIFY = "playbooks/verify.yml"
 def add_arguments(verb: argparse.ArgumentParser) -> None:
     """Add the words that every verb with an inventory takes."""
     verb.add_argument("-i", "--inventory", required=True, type=Path, help="inventory file or folder")
-    verb.add_argument("--limit", metavar="NODES", help="only these nodes (an Ansible pattern)")
-    verb.add_argument("-e", "--extra-vars", action="append", default=[], metavar="VARS", help="variables, as ansible-playbook takes them")
+    verb.add_argument("-l", "--limit", metavar="NODES", help="only these nodes (an Ansible pattern)")
     verb.add_argument("--json", type=Path, metavar="FILE", help="write the result for machines here too")
     verb.add_argument("--html", type=Path, metavar="FILE", help="write the result page here too")
+    ansible_options.add(verb)
 
 
 def common(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the arguments of `run` that those words stand for."""
-    return {"limit": arguments.limit, "extra": arguments.extra_vars, "json_file": arguments.json, "html_file": arguments.html}
+    return {"limit": arguments.limit, "json_file": arguments.json, "html_file": arguments.html}
 
 
 def run(
@@ -41,7 +41,6 @@ def run(
     *,
     words: Sequence[str] = (),
     limit: str | None = None,
-    extra: Sequence[str] = (),
     variables: Mapping[str, Any] | None = None,
     json_file: Path | None = None,
     html_file: Path | None = None,
@@ -63,8 +62,6 @@ def run(
     command = [*words]
     if limit:
         command += ["--limit", limit]
-    for word in extra:
-        command += ["--extra-vars", word]
     if variables:
         command += ["--extra-vars", json.dumps(dict(variables))]
     with Progress(f"{playbook} on {inventory}") as progress:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -31,6 +32,7 @@ class Progress:
         self.memory = STATE / "progress.json"
         self.expected: dict[str, int] = self._remembered().get(title, {})
         self.done: dict[str, int] = {}
+        self.verbose = bool(os.environ.get("ANSIBLE_VERBOSITY"))  # Ansible's own output is shown instead of the bars
         self.bars = Bars(
             TextColumn("{task.fields[node]:<12}"),
             BarColumn(bar_width=24),
@@ -38,7 +40,7 @@ class Progress:
             TimeElapsedColumn(),
             TextColumn("{task.description}"),
             console=console,
-            disable=not console.is_terminal,
+            disable=self.verbose or not console.is_terminal,
         )
         self.rows: dict[str, TaskID] = {}
         self.started = time.monotonic()
@@ -64,10 +66,12 @@ class Progress:
     def event(self, event: Mapping[str, Any]) -> None:
         """Take one event of ansible-runner."""
         kind, data = event.get("event", ""), event.get("event_data", {})
+        if self.verbose and event.get("stdout"):
+            console.print(event["stdout"], highlight=False, markup=False, soft_wrap=True)
         host, task = data.get("host"), _short(data.get("task", ""))
         if kind == "playbook_on_stats":
             self.finished = True
-        elif kind == "playbook_on_task_start" and not console.is_terminal:
+        elif kind == "playbook_on_task_start" and not (console.is_terminal or self.verbose):
             line = f"{self._elapsed()}  {data.get('play', '')}: {task}"
             if line != self.last_line:
                 console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -77,7 +81,7 @@ class Progress:
         elif kind in ENDS and host:
             self.done[host] = self.done.get(host, 0) + 1
             self.bars.update(self._row(host), completed=self.done[host])
-            if ENDS[kind] in {"failed", "unreachable"} and not data.get("ignore_errors"):
+            if ENDS[kind] in {"failed", "unreachable"} and not (data.get("ignore_errors") or self.verbose):
                 console.print(
                     f"{self._elapsed()}  {host}: {ENDS[kind]} at: {task}", highlight=False, markup=False, style="red", soft_wrap=True
                 )

@@ -19,6 +19,9 @@ from trainyard.paths import REPOSITORY
 
 Event = Mapping[str, Any]
 
+extra_vars: tuple[str, ...] = ()
+"""What the user gave as ``--extra-vars``; every program of Ansible gets it."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -51,7 +54,7 @@ def run(
         environment,
         playbook=playbook,
         inventory=str(inventory.resolve()),
-        cmdline=_quoted(words),
+        cmdline=_quoted([*words, *extra_words()]),
     )
 
 
@@ -75,7 +78,7 @@ def module(inventory: Path, hosts: Sequence[str], name: str, arguments: Mapping[
         module_args=json.dumps(dict(arguments)),
         host_pattern=",".join(hosts),
         inventory=str(inventory.resolve()),
-        cmdline="--become",
+        cmdline=_quoted(["--become", *extra_words()]),
     )
     if outcome.interrupted:
         raise KeyboardInterrupt
@@ -112,6 +115,11 @@ def _run(on_event: Callable[[Event], None], environment: Mapping[str, str], **wh
         for number, handler in before.items():
             signal.signal(number, handler)
     return Outcome(status=result.rc if result.rc is not None else 1, interrupted=stopped, output=output)
+
+
+def extra_words() -> list[str]:
+    """Return the words that hand the user's variables on."""
+    return [word for given in extra_vars for word in ("--extra-vars", given)]
 
 
 def _quoted(words: Sequence[str]) -> str:

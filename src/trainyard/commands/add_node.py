@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trainyard import cluster, host_keys, newcomer, playbooks, runner
+from trainyard import ansible_options, cluster, host_keys, newcomer, playbooks, runner
 from trainyard.cluster import Cluster, Verdict
 from trainyard.commands import plan
 from trainyard.drafts import draft, replace, show_change
@@ -53,6 +53,7 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     verb.add_argument("--like", default="", metavar="NODE", help="take the groups of this node")
     verb.add_argument("--host-key", default="", metavar="SHA256:...", help="fingerprint of its host key, so that nobody is asked")
     verb.add_argument("--check", action="store_true", help="check, show what would be written, and change nothing")
+    ansible_options.add(verb, but=("user",))
     verb.add_argument("--deadline", default="5m", metavar="TIME", help="how long the proof waits for a free core of another node (5m)")
     verb.set_defaults(run=run)
 

@@ -15,7 +15,7 @@ from ansible_collections.trainyard.core.plugins.plugin_utils import _fleet_words
 from ansible_collections.trainyard.core.plugins.plugin_utils._locked import with_locked_libraries
 from ansible_collections.trainyard.core.plugins.plugin_utils._words import answer
 
-from trainyard import answers, catalog, runner
+from trainyard import ansible_options, answers, catalog, runner
 from trainyard.errors import TrainyardError, UsageError
 from trainyard.progress import Progress, console
 
@@ -42,9 +42,10 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verb.add_argument("-i", "--inventory", required=True, type=Path, help="inventory file or folder")
-    verb.add_argument("--limit", metavar="NODES", help="only these nodes (an Ansible pattern)")
+    verb.add_argument("-l", "--limit", metavar="NODES", help="only these nodes (an Ansible pattern)")
     verb.add_argument("--offline", action="store_true", help="ask no node; the inventory says what each one is")
     answers.add_arguments(verb)
+    ansible_options.add(verb, playbook=False)
     verb.set_defaults(run=run)
 
 
@@ -82,7 +83,9 @@ def inventory_hosts(inventory: Path, limit: str | None = None) -> dict[str, dict
         TrainyardError: it cannot be read, or it has no host.
     """
     command = [str(Path(sys.executable).parent / "ansible-inventory"), "-i", str(inventory), "--list"]
-    done = subprocess.run([*command, *(["--limit", limit] if limit else [])], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, *runner.extra_words(), *(["--limit", limit] if limit else [])], capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise TrainyardError(f"The inventory {inventory} cannot be read:\n{done.stderr.strip()[-1500:]}")
     listing = json.loads(done.stdout)

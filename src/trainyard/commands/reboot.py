@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ansible_collections.trainyard.core.plugins.module_utils._slurm_conf import PROGRAMS
 
-from trainyard import cluster, runner
+from trainyard import ansible_options, cluster, runner
 from trainyard.cluster import Cluster
 from trainyard.errors import TrainyardError
 from trainyard.hosts_file import COMPUTE
@@ -36,6 +36,7 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     verb.add_argument("-i", "--inventory", required=True, type=Path, help="hosts.yml, or the folder with it")
     verb.add_argument("names", metavar="NAME", nargs="*", help="nodes; none means all that compute, but the controller")
     verb.add_argument("--deadline", default="1h", metavar="TIME", help="how long each node's jobs are waited for (1h)")
+    ansible_options.add(verb, playbook=False)
     verb.set_defaults(run=run)
 
 
