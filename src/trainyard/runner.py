@@ -13,11 +13,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import ansible_runner
+from ansible_runner.interface import init_runner
 
 from trainyard.paths import REPOSITORY
 
 Event = Mapping[str, Any]
+
+CONFIG = REPOSITORY / "ansible.cfg"
+HOST_KEY_CHECKING = "ANSIBLE_HOST_KEY_CHECKING"
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,17 @@ def module(inventory: Path, hosts: Sequence[str], name: str, arguments: Mapping[
     return {host: said.get(host, silent) for host in hosts}
 
 
+def settings() -> dict[str, str]:
+    """Return the environment variables for Ansible's programs: this repository's ansible.cfg, unless the user names another one.
+
+    Ansible looks for the file in the current folder, and ansible-runner runs single modules in a folder of its own.
+    """
+    return {
+        "ANSIBLE_CONFIG": os.environ.get("ANSIBLE_CONFIG") or str(CONFIG),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+
+
 def _run(on_event: Callable[[Event], None], environment: Mapping[str, str], **what: Any) -> Outcome:
     stopped = False
 
@@ -97,16 +111,22 @@ def _run(on_event: Callable[[Event], None], environment: Mapping[str, str], **wh
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with tempfile.TemporaryDirectory(prefix="trainyard-run-") as private:
-            result = ansible_runner.run(
+            result = init_runner(
                 private_data_dir=private,
                 project_dir=str(REPOSITORY),
                 **what,
-                envvars={**environment, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+                envvars={**settings(), **environment},
+                fact_cache_type="memory",  # as outside; a file would hold facts of every node
                 quiet=True,
                 event_handler=handle,
                 cancel_callback=lambda: stopped,
                 settings={"suppress_ansible_output": True},
             )
+            if HOST_KEY_CHECKING not in os.environ:
+                # ansible-runner switches the check off where the environment says nothing of it, and would hand passwords to whoever
+                # answers at a node's address. ansible.cfg decides.
+                result.config.env.pop(HOST_KEY_CHECKING, None)
+            result.run()
             output = result.stdout.read() if result.stdout else ""
     finally:
         for number, handler in before.items():
