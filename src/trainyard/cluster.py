@@ -15,6 +15,7 @@ from typing import Any
 
 from ansible_collections.trainyard.core.plugins.module_utils import _slurm as slurm
 from ansible_collections.trainyard.core.plugins.module_utils import _slurm_conf as slurm_conf
+from ansible_collections.trainyard.core.plugins.module_utils._report import what_to_do
 
 from trainyard import runner
 from trainyard.errors import TrainyardError, UsageError
@@ -179,7 +180,7 @@ def shell(inventory: Path, hosts: Sequence[str], script: str) -> dict[str, tuple
     for host, said in runner.module(inventory, hosts, "ansible.builtin.shell", {"cmd": script, "executable": "/bin/bash"}).items():
         if said["unreachable"] or "rc" not in said:
             what = str(said.get("msg") or said.get("module_stderr") or "no answer").strip()[-1000:]
-            raise TrainyardError(f"{host} was not reached, or not as root: {what}")
+            raise TrainyardError(f"{host} was not reached, or not as root: {what}\n-> {what_to_do(what, host)}")
         found[host] = (int(said["rc"]), str(said.get("stdout", "")), str(said.get("stderr", "")))
     return found
 

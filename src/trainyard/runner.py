@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import ansible_runner
+from ansible_runner.interface import init_runner
 
 from trainyard.paths import REPOSITORY
 
@@ -21,6 +21,9 @@ Event = Mapping[str, Any]
 
 extra_vars: tuple[str, ...] = ()
 """What the user gave as ``--extra-vars``; every program of Ansible gets it."""
+CONFIG = REPOSITORY / "ansible.cfg"
+REPORT = "trainyard.core.report"
+HOST_KEY_CHECKING = "ANSIBLE_HOST_KEY_CHECKING"
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,19 @@ def module(inventory: Path, hosts: Sequence[str], name: str, arguments: Mapping[
     return {host: said.get(host, silent) for host in hosts}
 
 
+def settings() -> dict[str, str]:
+    """Return the environment variables for Ansible's programs, stated here whatever the user's shell has.
+
+    Without ANSIBLE_CONFIG Ansible looks for its file in the current folder, and passes over one in a folder that others may write.
+    """
+    callbacks = [name for name in os.environ.get("ANSIBLE_CALLBACKS_ENABLED", "").split(",") if name.strip() not in {"", REPORT}]
+    return {
+        "ANSIBLE_CONFIG": str(CONFIG),
+        "ANSIBLE_CALLBACKS_ENABLED": ",".join([REPORT, *callbacks]),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+
+
 def _run(on_event: Callable[[Event], None], environment: Mapping[str, str], **what: Any) -> Outcome:
     stopped = False
 
@@ -100,16 +116,22 @@ def _run(on_event: Callable[[Event], None], environment: Mapping[str, str], **wh
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with tempfile.TemporaryDirectory(prefix="trainyard-run-") as private:
-            result = ansible_runner.run(
+            result = init_runner(
                 private_data_dir=private,
                 project_dir=str(REPOSITORY),
                 **what,
-                envvars={**environment, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+                envvars={**settings(), **environment},
+                fact_cache_type="memory",  # as outside; a file would hold facts of every node
                 quiet=True,
                 event_handler=handle,
                 cancel_callback=lambda: stopped,
                 settings={"suppress_ansible_output": True},
             )
+            if HOST_KEY_CHECKING not in os.environ:
+                # ansible-runner switches the check off where the environment says nothing of it, and would hand passwords to whoever
+                # answers at a node's address. ansible.cfg decides.
+                result.config.env.pop(HOST_KEY_CHECKING, None)
+            result.run()
             output = result.stdout.read() if result.stdout else ""
     finally:
         for number, handler in before.items():

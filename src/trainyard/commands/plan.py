@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.trainyard.core.plugins.module_utils._report import what_to_do
 from ansible_collections.trainyard.core.plugins.plugin_utils import _fleet_words as words
 from ansible_collections.trainyard.core.plugins.plugin_utils._locked import with_locked_libraries
 from ansible_collections.trainyard.core.plugins.plugin_utils._words import answer
@@ -84,7 +86,11 @@ def inventory_hosts(inventory: Path, limit: str | None = None) -> dict[str, dict
     """
     command = [str(Path(sys.executable).parent / "ansible-inventory"), "-i", str(inventory), "--list"]
     done = subprocess.run(
-        [*command, *runner.extra_words(), *(["--limit", limit] if limit else [])], capture_output=True, text=True, check=False
+        [*command, *runner.extra_words(), *(["--limit", limit] if limit else [])],
+        env={**os.environ, **runner.settings()},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         raise TrainyardError(f"The inventory {inventory} cannot be read:\n{done.stderr.strip()[-1500:]}")
@@ -113,10 +119,14 @@ def _ask(inventory: Path, limit: str | None, hosts: Mapping[str, dict[str, Any]]
         TrainyardError: one does not answer.
     """
 
+    advice: list[str] = []
+
     def event(happened: runner.Event) -> None:
         if progress:
             progress.event(happened)
         data = happened.get("event_data") or {}
+        if happened.get("event") in {"runner_on_unreachable", "runner_on_failed"} and data.get("host") in hosts:
+            advice.append(what_to_do(str((data.get("res") or {}).get("msg", "")), data["host"]))
         if happened.get("event") == "runner_on_ok" and data.get("host") in hosts:
             said = data.get("res") or {}
             facts = {key.removeprefix("ansible_"): value for key, value in (said.get("ansible_facts") or {}).items()}
@@ -132,4 +142,5 @@ def _ask(inventory: Path, limit: str | None, hosts: Mapping[str, dict[str, Any]]
     silent = [name for name, host in hosts.items() if "gpu_info" not in host]
     if silent:
         console.print(outcome.output[-3000:], highlight=False, markup=False)
-        raise TrainyardError(f"No answer from {', '.join(silent)}. Log in to it by hand, or leave it out with --limit.")
+        lines = [f"No answer from {', '.join(silent)}. Log in by hand to see why, or leave nodes out with --limit.", *dict.fromkeys(advice)]
+        raise TrainyardError("\n-> ".join(lines))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ansible_collections.trainyard.core.plugins.module_utils._report import what_to_do
 from ansible_collections.trainyard.core.plugins.module_utils._slurm_conf import PROGRAMS
 
 from trainyard import ansible_options, cluster, runner
@@ -53,7 +54,10 @@ def run(arguments: argparse.Namespace) -> int:
         if problem:
             rest = names[number:]
             tail = f" Not touched: {', '.join(rest)}." if rest else ""
-            raise TrainyardError(f"{name}: {problem}.{tail} Mend it and run the same command again, with the nodes that are left.")
+            advice = f"\n-> {what_to_do(problem, name)}" if said.get("unreachable") else ""
+            raise TrainyardError(
+                f"{name}: {problem}.{tail} Fix the cause and run the same command again, with the nodes that are left.{advice}"
+            )
         state = lab.state(name)
         console.print(
             f"{name}: rebooted, {f'stays drained ({state.reason})' if state.drains else 'takes jobs'}", highlight=False, markup=False

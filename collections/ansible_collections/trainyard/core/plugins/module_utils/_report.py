@@ -182,12 +182,32 @@ def _clean(value: object) -> str:
 
 # ------------------------------------------------------------------------------------------------------------------- advice
 
+_NO_SECRET = "Nothing was sent to it."
+_COMPARE = (
+    "look at the fingerprint on the machine itself, at its console: `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` "
+    "(or ssh_host_rsa_4096_key.pub)."
+)
+_CONFIRM = (
+    "log in once with `ssh ADDRESS` and answer yes only if ssh shows that same fingerprint. ADDRESS is `ansible_host` of {node} in the "
+    "inventory; use the ssh options that the inventory has for it."
+)
 _ADVICE = (
     (
-        r"REMOTE HOST IDENTIFICATION HAS CHANGED|Host key verification failed|host key (is )?(not|unknown)|HostKeyError",
-        "The node's host key is not the one on record. If the node was installed anew, compare the fingerprint on its console "
-        "(`ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub`), then take the old key out with `ssh-keygen -R {node}` and log in once by "
-        "hand. If it was not, find out who answers at its address.",
+        r"REMOTE HOST IDENTIFICATION HAS CHANGED|Host key for \S+ has changed",
+        f"The host key of {{node}} has changed: another machine may be answering at its address. {_NO_SECRET} Do not go on before you know "
+        f"why. If the node was installed again, {_COMPARE} Then remove the old key (`ssh-keygen -R ADDRESS`) and {_CONFIRM}",
+    ),
+    (
+        r"No \S+ host key is known for|authenticity of host .* can't be established|not found in known_hosts",
+        f"The host key of {{node}} is not in your known_hosts file. {_NO_SECRET} To confirm the key, {_COMPARE} Then {_CONFIRM}",
+    ),
+    (
+        r"[Hh]ost key verification failed|unrecognized or\s+mismatching host key|SSH requested permission to accept unknown host key|"
+        r"host key (is )?(not|unknown)|HostKeyError",
+        f"The host key of {{node}} is not in your known_hosts file, or differs from the one there. {_NO_SECRET} To confirm the key, "
+        f"{_COMPARE} If the node is new to you, {_CONFIRM} If you had logged in to it before, its key has changed, and another machine may "
+        "be answering at its address: do not go on before you know why. If the node was installed again, remove the old key first "
+        "(`ssh-keygen -R ADDRESS`).",
     ),
     (
         r"Permission denied \(|Authentication fail|Permission denied, please try again|PasswordError|Too many authentication failures",
