@@ -170,7 +170,7 @@ def test_the_script_names_the_command_that_helps_where_it_may_not_install(tmp_pa
     )
     assert done.returncode == 1
     assert done.stderr.strip() == (
-        "trainyard: Python's venv module is not there. Install it with: sudo apt-get install -y --no-install-recommends python3-venv"
+        "trainyard: Python's venv module is missing. Install it with: sudo apt-get install -y --no-install-recommends python3-venv"
     )
     assert not (tmp_path / ".venv").exists()
 
@@ -187,7 +187,9 @@ def test_the_script_refuses_an_old_python(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 1
-    assert "Python 3.11 or newer is needed, Python 3.9.2 is here" in done.stderr
+    assert f"Python 3.11 or newer is needed; {old} is Python 3.9.2." in done.stderr
+    assert "sudo apt-get install -y python3.11 python3.11-venv" in done.stderr
+    assert "TRAINYARD_PYTHON=python3.11 " in done.stderr
 
 
 def test_what_the_usual_run_leaves_out_is_counted_and_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -69,7 +69,7 @@ def in_force(arguments: argparse.Namespace) -> Iterator[None]:
     before, extra = dict(os.environ), runner.extra_vars
     with ExitStack() as stack:
         os.environ.update(_variables(given, stack))
-        runner.extra_vars = tuple(given.get("extra_vars", ()))
+        runner.extra_vars = tuple(_extra(word) for word in given.get("extra_vars", ()))
         try:
             yield
         finally:
@@ -108,6 +108,11 @@ def _file(given: Mapping[str, object], option: str) -> str:
     if not path.exists():
         raise UsageError(f"--{option.replace('_', '-')}: there is no file {name}.")
     return str(path)
+
+
+def _extra(word: str) -> str:
+    """Return variables as they were given; the path of a file starts at the root."""
+    return f"@{_file({'extra_vars': word[1:]}, 'extra_vars')}" if word.startswith("@") else word
 
 
 def _vault(entry: str, stack: ExitStack) -> str:

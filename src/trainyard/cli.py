@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from trainyard import ansible_options
+from trainyard import ansible_options, inventory
 from trainyard.commands import add_node, apply, down, drain, plan, reboot, remove_node, resolve, resume, test, up, verify
 from trainyard.errors import TrainyardError, UsageError
 
@@ -63,6 +63,8 @@ def main(words: Sequence[str] | None = None) -> int:
     """
     arguments = parser().parse_args(words)
     try:
+        if getattr(arguments, "inventory", None):
+            inventory.check(arguments.inventory)
         with ansible_options.in_force(arguments):
             return int(arguments.run(arguments))
     except UsageError as error:

@@ -53,8 +53,6 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 
 def run(arguments: argparse.Namespace) -> int:
     """Answer, and return the exit status."""
-    if not arguments.inventory.exists():
-        raise TrainyardError(f"There is no inventory {arguments.inventory}. inventory/example shows how one is written.")
     hosts = inventory_hosts(arguments.inventory, arguments.limit)
     if words.unwished(hosts):
         raise UsageError(words.unwished(hosts))
