@@ -403,8 +403,8 @@ class Lab:
                 hosts.append(f"{node} {kind} {key}\n")
             config.append(
                 f"Host {node}\n  HostName {self.address(node)}\n  HostKeyAlias {node}\n  User {ADMIN}\n"
-                f"  IdentityFile {self.key.resolve()}\n  IdentitiesOnly yes\n"
-                f"  UserKnownHostsFile {known}\n  GlobalKnownHostsFile /dev/null\n  StrictHostKeyChecking yes\n"
+                f'  IdentityFile "{self.key.resolve()}"\n  IdentitiesOnly yes\n'
+                f'  UserKnownHostsFile "{known}"\n  GlobalKnownHostsFile /dev/null\n  StrictHostKeyChecking yes\n'
             )
         _write(self.state / "known_hosts", "".join(hosts))
         _write(self.ssh_config, "".join(config))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import locale
 import os
 import signal
 import sys
@@ -95,11 +96,26 @@ def settings() -> dict[str, str]:
     Without ANSIBLE_CONFIG Ansible looks for its file in the current folder, and passes over one in a folder that others may write.
     """
     callbacks = [name for name in os.environ.get("ANSIBLE_CALLBACKS_ENABLED", "").split(",") if name.strip() not in {"", REPORT}]
+    colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     return {
+        **({} if _speaks_utf8() else {"LC_ALL": "C.UTF-8"}),
+        **({} if colours else {"ANSIBLE_NOCOLOR": "true", "ANSIBLE_FORCE_COLOR": "false"}),
         "ANSIBLE_CONFIG": str(CONFIG),
         "ANSIBLE_CALLBACKS_ENABLED": ",".join([REPORT, *callbacks]),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
+
+
+def _speaks_utf8() -> bool:
+    """Return whether the locale of the shell is installed and uses UTF-8, without which Ansible does not start."""
+    before = locale.setlocale(locale.LC_ALL)
+    try:
+        locale.setlocale(locale.LC_ALL, "")
+        return locale.nl_langinfo(locale.CODESET).upper() == "UTF-8"
+    except locale.Error:
+        return False
+    finally:
+        locale.setlocale(locale.LC_ALL, before)
 
 
 def _run(on_event: Callable[[Event], None], environment: Mapping[str, str], **what: Any) -> Outcome:

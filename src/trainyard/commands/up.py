@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 
 from trainyard import playbooks
 from trainyard.lab import INVENTORY, lab
@@ -21,7 +22,8 @@ def run(_arguments: argparse.Namespace) -> int:
     here.up()
     status = playbooks.run(playbooks.SITE, INVENTORY)
     config, state = (
-        str(path.relative_to(path.cwd())) if path.is_relative_to(path.cwd()) else str(path) for path in (here.ssh_config, here.state)
+        shlex.quote(str(path.relative_to(path.cwd()) if path.is_relative_to(path.cwd()) else path))
+        for path in (here.ssh_config, here.state)
     )
     console.print(
         f"\nLog in:      ssh -F {config} head"
