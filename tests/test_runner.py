@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,8 +17,11 @@ from trainyard.paths import REPOSITORY
 
 Settings = dict[str, Any]
 CONFIG_PROGRAM = str(Path(sys.executable).parent / "ansible-config")
-RUNNERS_OWN = {"DEFAULT_STDOUT_CALLBACK", "DEFAULT_CALLBACK_PLUGIN_PATH", "DEFAULT_LOAD_CALLBACK_PLUGINS", "BIN_ANSIBLE_CALLBACKS"}
-"""What ansible-runner needs to see events."""
+RUNNERS_OWN = {
+    *("DEFAULT_STDOUT_CALLBACK", "DEFAULT_CALLBACK_PLUGIN_PATH", "DEFAULT_LOAD_CALLBACK_PLUGINS", "BIN_ANSIBLE_CALLBACKS"),
+    *("ANSIBLE_NOCOLOR", "ANSIBLE_FORCE_COLOR"),
+}
+"""What ansible-runner needs to see events, and no colours where the output is no terminal."""
 
 
 @pytest.fixture(autouse=True)
@@ -98,3 +102,14 @@ def test_a_configuration_of_the_users_own_replaces_nothing(
 def test_callbacks_of_the_users_own_run_beside_the_report(inside: Callable[[], Settings], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANSIBLE_CALLBACKS_ENABLED", "ansible.posix.profile_tasks")
     assert inside()["CALLBACKS_ENABLED"] == ["trainyard.core.report", "ansible.posix.profile_tasks"]
+
+
+@pytest.mark.parametrize("variable,value", [("LC_ALL", "xx_XX.UTF-8"), ("LC_ALL", "POSIX"), ("LC_CTYPE", "UTF-8"), ("LC_ALL", "")])
+def test_ansible_starts_whatever_the_locale(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
+    for name in ("LC_ALL", "LC_CTYPE", "LANG"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, value)
+    command = [CONFIG_PROGRAM, "dump", "--only-changed"]
+    environment = {**os.environ, **runner.settings()}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -80,7 +80,7 @@ def run(
         if target:
             target.write_text(source.read_text())
     show(report)
-    console.print(f"\nReport: {_short(html_file or report_html)}  ({_short(json_file or report_json)})", highlight=False)
+    console.print(f"\nReport: {short(html_file or report_html)}  ({short(json_file or report_json)})", highlight=False)
     return 0 if outcome.status == 0 and report["passed"] else 1
 
 
@@ -118,5 +118,6 @@ def show(report: Mapping[str, Any]) -> None:
             console.print(Text(f"  -> {failure['what_to_do']}"))
 
 
-def _short(path: Path) -> str:
+def short(path: Path) -> str:
+    """Return a path as one types it from here."""
     return os.path.relpath(path) if path.resolve().is_relative_to(Path.cwd()) else str(path)

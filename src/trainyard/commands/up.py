@@ -21,15 +21,12 @@ def run(_arguments: argparse.Namespace) -> int:
     here = lab(say=lambda text: console.print(f"· {text}"))
     here.up()
     status = playbooks.run(playbooks.SITE, INVENTORY)
-    config, state = (
-        shlex.quote(str(path.relative_to(path.cwd()) if path.is_relative_to(path.cwd()) else path))
-        for path in (here.ssh_config, here.state)
-    )
+    config, password = (shlex.quote(playbooks.short(path)) for path in (here.ssh_config, here.state / "secrets" / "notebook_password"))
     console.print(
         f"\nLog in:      ssh -F {config} head"
         f"\nNotebook:    ssh -F {config} -L 8888:localhost:8888 head     then open https://localhost:8888"
         f"\nTensorBoard: ssh -F {config} -L 6006:localhost:6006 head     then open https://localhost:6006"
-        f"\nPassword of both: in {state}/secrets/notebook_password (TensorBoard's user is lab)"
+        f"\nPassword of both: in {password} (TensorBoard's user is lab)"
         f"\nAnsible:     . .venv/bin/activate && ansible-playbook site.yml -i inventory/lab",
         highlight=False,
         soft_wrap=True,
