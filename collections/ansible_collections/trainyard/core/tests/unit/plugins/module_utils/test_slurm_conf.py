@@ -225,7 +225,8 @@ def test_what_a_run_found_out() -> None:
     smi = {"gpu_info": {"nvidia_smi": {"gpus": [{"name": "Tesla T4"}]}}}
     hostvars: dict[str, Any] = {
         "gpu1": {**seen, "slurm_gpu_result": smi},
-        "gpu2": {**seen, "slurm_gpus": ["v100", "v100"], "slurm_address": "10.0.0.2"},
+        "gpu2": {**seen, "slurm_node_result": {**seen["slurm_node_result"], "host": "gpu2"}, "slurm_gpus": ["v100", "v100"]}
+        | {"slurm_address": "10.0.0.2"},
         "absent": {},
     }
     found = nodes_filter.slurm_nodes(["gpu1", "gpu2", "absent", "unknown"], hostvars)
