@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from ansible_collections.trainyard.core.plugins.module_utils._host.reported import printable
+
 from trainyard.commands import add_node, apply, down, drain, plan, reboot, remove_node, resolve, resume, test, up, verify
 from trainyard.errors import TrainyardError, UsageError
 
@@ -64,10 +66,10 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         return int(arguments.run(arguments))
     except UsageError as error:
-        print(f"trainyard: {error}", file=sys.stderr)
+        print(f"trainyard: {printable(error)}", file=sys.stderr)
         return USAGE
     except TrainyardError as error:
-        print(f"trainyard: {error}", file=sys.stderr)
+        print(f"trainyard: {printable(error)}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.trainyard.core.plugins.module_utils import _base as base
-from ansible_collections.trainyard.core.plugins.module_utils import _hosts as hosts
 from ansible_collections.trainyard.core.plugins.module_utils._host import reported
 
 HEADER = "# Written by Trainyard (role shared_storage).\n"
@@ -288,7 +287,7 @@ def _server_problems(server: str, nodes: Mapping[str, Mapping[str, Any]], host: 
                 f"shared_storage_server: nobody knows the address of {server} in this run. Give {server} shared_storage_address in the "
                 f"inventory, or name it as well: --limit {host},{server}"
             )
-        elif not hosts.is_address(address) or not _is_one_machines(address):
+        elif not reported.is_address(address) or not _is_one_machines(address):
             found.append(f"shared_storage_address of {name} is '{address}': say the IP address by which the other nodes reach it.")
     if server == host and look["foreign_server"]:
         found.append(

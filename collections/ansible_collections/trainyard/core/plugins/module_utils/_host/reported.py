@@ -105,7 +105,7 @@ def kernel(node: str, value: object, fact: str = "kernel version") -> str:
 
 def word(node: str, value: object, fact: str) -> str:
     """Return a short word, such as a processor's architecture or a distribution's name."""
-    if isinstance(value, str) and _WORD.match(value) and ".." not in value:
+    if isinstance(value, str) and is_word(value):
         return value
     raise _refused(node, fact, value, "letters, digits and . _ + -")
 
@@ -154,6 +154,11 @@ def one_line(file: str, value: object, comments: str = "#") -> str:
         return text
     signs = f", and none of {' '.join(comments)}" if comments else ""
     raise ReportedError(f"{file}: {shown(text)} is not written there; a value has to be printable text on one line{signs}. Correct it.")
+
+
+def is_word(text: str) -> bool:
+    """Return whether it is a short word that can be a part of a path, and never leads upwards."""
+    return bool(_WORD.match(text)) and ".." not in text
 
 
 def is_host_name(text: str) -> bool:
