@@ -316,6 +316,7 @@ def main() -> None:
             try:
                 controller.apply(action)
             except ControllerError as error:
+                write(recorded, record_text or "{}\n")
                 put_back(controller, running, error)
             for name, text in wanted.items():
                 write(os.path.join(STATE, name), text)
