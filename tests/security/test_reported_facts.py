@@ -22,9 +22,8 @@ FILES = "/etc/hosts /etc/slurm/*.conf /etc/trainyard/environments/rsyncd.conf /v
 
 def state(house: House) -> dict[str, str]:
     """Return what facts of other nodes would change on each node, and when its daemons were started."""
-    script = (
-        f"sha256sum {FILES} 2>/dev/null; systemctl show -P ExecMainStartTimestampMonotonic slurmctld slurmd munge; ls {PROGRAM}.ran 2>&1"
-    )
+    started = "systemctl show -P ExecMainStartTimestampMonotonic slurmctld slurmd munge"
+    script = f"sha256sum {FILES} 2>&1 || true; {started}; ls {PROGRAM}.ran 2>&1 || true"
     return {node: house.root(node, script, check=False) for node in CLUSTER}
 
 
@@ -70,14 +69,12 @@ def test_a_clone_of_another_node_that_joins_by_limit_is_refused(house: House) ->
 
 def test_hardware_that_no_machine_has_never_reaches_slurm(house: House) -> None:
     before = state(house)
-    house.root(
-        "node2",
-        "printf '#!/bin/sh\\necho NodeName=node2 CPUs=999999999 RealMemory=4000\\n' > /usr/local/sbin/slurmd; chmod 0755 /usr/local/sbin/slurmd",
-    )
+    asked = "/usr/local/sbin/slurmd"  # found before the real one by who asks for the hardware; the service runs the real one
+    house.root("node2", f"printf '#!/bin/sh\\necho NodeName=node2 CPUs=999999999 RealMemory=4000\\n' > {asked}; chmod 0755 {asked}")
     try:
         refused = house.play(CLUSTER_PLAYBOOK)
     finally:
-        house.root("node2", "rm /usr/local/sbin/slurmd")
+        house.root("node2", f"rm {asked}")
     assert refused.status != 0
     assert "node2 reports the CPUs '999999999', which is refused" in refused.failures()
     assert state(house) == before
