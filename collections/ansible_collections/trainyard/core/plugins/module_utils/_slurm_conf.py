@@ -277,7 +277,8 @@ def merged(wanted: Sequence[str], known: Mapping[str, Values], record: Mapping[s
     A node does not lose GPUs by this: one with fewer than before has a fault, which is for the health check to say.
 
     Raises:
-        ReportedError: a value of a node could not stand in Slurm's configuration, or two nodes have one name.
+        ReportedError: a value of a node could not stand in Slurm's configuration, two nodes have one name, or one that could hold jobs in
+            cgroups reports that it cannot, which would take all others' limits away.
     """
     found = {}
     for name in wanted:
@@ -286,8 +287,15 @@ def merged(wanted: Sequence[str], known: Mapping[str, Values], record: Mapping[s
             new = old
         elif not new.get("gpus_fixed") and len(new.get("gpus") or []) < len(old.get("gpus") or []):
             new = {**new, "gpus": old["gpus"]}
-        if new:
-            found[name] = checked(name, new)
+        if not new:
+            continue
+        found[name] = checked(name, new)
+        if old.get("hardware") and not old.get("unconfined") and found[name]["unconfined"]:
+            raise reported.ReportedError(
+                f"{name} reports that jobs cannot be held in cgroups there ({found[name]['unconfined']}), and an earlier run found that they "
+                "can. Slurm knows but one way for all nodes, so that the others would lose their limits as well. Boot it with cgroup v2. If it "
+                "has to be so, take it out of the cluster for one run first."
+            )
     owners: dict[str, str] = {}
     for name, node in found.items():
         if owners.setdefault(node["host"], name) != name:
