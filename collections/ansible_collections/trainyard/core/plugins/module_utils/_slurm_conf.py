@@ -292,9 +292,9 @@ def merged(wanted: Sequence[str], known: Mapping[str, Values], record: Mapping[s
         found[name] = checked(name, new)
         if old.get("hardware") and not old.get("unconfined") and found[name]["unconfined"]:
             raise reported.ReportedError(
-                f"{name} reports that jobs cannot be held in cgroups there ({found[name]['unconfined']}), and an earlier run found that they "
-                "can. Slurm knows but one way for all nodes, so that the others would lose their limits as well. Boot it with cgroup v2. If it "
-                "has to be so, take it out of the cluster for one run first."
+                f"{name} reports that jobs cannot be held in cgroups there ({found[name]['unconfined']}), and an earlier run "
+                "found that they can. Slurm knows but one way for all nodes, so that the others would lose their limits as well. "
+                "Boot it with cgroup v2. If it has to be so, take it out of the cluster for one run first."
             )
     owners: dict[str, str] = {}
     for name, node in found.items():
