@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from trainyard import progress
 
@@ -48,6 +50,21 @@ def test_lines_say_the_time_the_play_the_task_and_what_failed(monkeypatch: pytes
         "0:00  node1: failed at: base : Have the packages",
         "0:00  Bring the base: Check the variables",
     ]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_what_nodes_decide_is_text_and_nothing_else(terminal: bool) -> None:
+    evil = "[red]x[/red]\x1b[2J\x1b]0;t\x07\x9b2J\u202e :smile:"
+    output = io.StringIO()
+    console = progress.Terminal(file=output, force_terminal=terminal, width=200, color_system=None)
+    table = Table("node")
+    table.add_row(evil)
+    for shown in (evil, Text(evil, style="red"), table):
+        console.print(shown, highlight=False)
+    said = output.getvalue()
+    assert said.count("[red]x[/red]") == 3
+    assert said.count(":smile:") == 3
+    assert not set(said) & {"\x1b", "\x07", "\x9b", "\u202e"}
 
 
 def test_a_terminal_shows_a_bar_for_each_node_which_knows_its_length_the_second_time(

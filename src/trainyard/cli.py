@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from ansible_collections.trainyard.core.plugins.module_utils._host.reported import printable
+
 from trainyard import ansible_options, inventory
 from trainyard.commands import add_node, apply, down, drain, plan, reboot, remove_node, resolve, resume, test, up, verify
 from trainyard.errors import TrainyardError, UsageError
@@ -82,10 +84,10 @@ def main(words: Sequence[str] | None = None) -> int:
         with ansible_options.in_force(arguments):
             return int(arguments.run(arguments))
     except UsageError as error:
-        print(f"trainyard: {error}", file=sys.stderr)
+        print(f"trainyard: {printable(error)}", file=sys.stderr)
         return USAGE
     except TrainyardError as error:
-        print(f"trainyard: {error}", file=sys.stderr)
+        print(f"trainyard: {printable(error)}", file=sys.stderr)
         return 1
     except PermissionError as error:
         print(f"trainyard: {_denied(error)}", file=sys.stderr)

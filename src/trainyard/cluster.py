@@ -15,6 +15,7 @@ from typing import Any
 
 from ansible_collections.trainyard.core.plugins.module_utils import _slurm as slurm
 from ansible_collections.trainyard.core.plugins.module_utils import _slurm_conf as slurm_conf
+from ansible_collections.trainyard.core.plugins.module_utils._host import reported
 from ansible_collections.trainyard.core.plugins.module_utils._report import what_to_do
 
 from trainyard import runner
@@ -76,7 +77,10 @@ class Cluster:
     @property
     def known(self) -> dict[str, str]:
         """Return the nodes that Slurm has: name in the inventory -> name in Slurm."""
-        return {name: str(node["host"]) for name, node in self._record.items()}
+        try:
+            return {name: reported.host_name(name, node["host"]) for name, node in self._record.items()}
+        except reported.ReportedError as error:
+            raise TrainyardError(f"{RECORD} on {self.controller}: {error}") from error
 
     def gpus(self) -> dict[str, list[str]]:
         """Return the types of each node's GPUs, as Slurm has them."""

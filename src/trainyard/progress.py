@@ -6,17 +6,32 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
+from ansible_collections.trainyard.core.plugins.module_utils._host.reported import printable
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
+from rich.segment import Segment
 
 from trainyard.paths import STATE
 
-console = Console(width=None if sys.stdout.isatty() else 120)
+
+class Terminal(Console):
+    """A console for text that nodes and users decide: nothing in it is read as markup, and no control character passes."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(markup=False, emoji=False, **settings)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Yield what is printed, cleaned; rich's own colours and moves of the cursor are no part of the text."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+
+console = Terminal(width=None if sys.stdout.isatty() else 120)
 
 ENDS = {"runner_on_ok": "ok", "runner_on_failed": "failed", "runner_on_skipped": "skipped", "runner_on_unreachable": "unreachable"}
 
@@ -34,11 +49,11 @@ class Progress:
         self.done: dict[str, int] = {}
         self.verbose = bool(os.environ.get("ANSIBLE_VERBOSITY"))  # Ansible's own output is shown instead of the bars
         self.bars = Bars(
-            TextColumn("{task.fields[node]:<12}"),
+            TextColumn("{task.fields[node]:<12}", markup=False),
             BarColumn(bar_width=24),
             TextColumn("{task.completed:>3.0f}"),
             TimeElapsedColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             console=console,
             disable=self.verbose or not console.is_terminal,
         )

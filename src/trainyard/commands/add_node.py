@@ -32,6 +32,7 @@ CONNECTION = {
         "host": "{{ ansible_host | default(inventory_hostname) }}",
         "port": "{{ ansible_port | default('') | string }}",
         "words": "{{ ansible_ssh_common_args | default('') }} {{ ansible_ssh_extra_args | default('') }}",
+        "host_name": "{{ names_and_time_hostname | default('') }}",
     }
 }
 
@@ -133,8 +134,11 @@ def check(lab: Cluster, tried: Path, arguments: argparse.Namespace) -> None:
     host_keys.make_known(name, words, connection["host"], arguments.host_key)
     known = lab.known
     seen = {host: said[1] for host, said in cluster.shell(tried, [name, lab.controller], newcomer.LOOK).items()}
-    new, controller = (newcomer.parsed(seen[host]) for host in (name, lab.controller))
-    refused = newcomer.refusals(name, new, controller, known)
+    try:
+        new, controller = (newcomer.parsed(seen[host]) for host in (name, lab.controller))
+    except (ValueError, IndexError) as error:
+        raise TrainyardError(f"{name} or {lab.controller} does not report what it is: {error}") from error
+    refused = newcomer.refusals(name, new, controller, known, str(connection.get("host_name") or ""))
     if lab.confined(but=name):
         refused += newcomer.unconfined(
             name, str(runner.module(tried, [name], "trainyard.core.slurm_node_info", {})[name].get("unconfined", ""))

@@ -171,7 +171,7 @@ class ActionModule(ActionBase):
         if ports:
             known = self._client("-G")
             if int(known.get("port", "22")) not in ports:
-                port = ports[0]
+                port = int(ports[0])  # the node reports it
                 name = known.get("hostname", self._host()).lower()
                 # The host's key is known under its former port.
                 alias = [

@@ -32,6 +32,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.trainyard.core.plugins.module_utils._host.reported import is_word
 from ansible_collections.trainyard.core.plugins.module_utils._package_lock import Pin, PythonEnvError, normalise, parse_lock, same_version
 from ansible_collections.trainyard.core.plugins.module_utils._package_sources import (
     NO_INDEX,
@@ -46,6 +47,7 @@ from ansible_collections.trainyard.core.plugins.module_utils._python_env_travel 
     HEAD,
     INDEX,
     LINKED_TO,
+    SERVED,
     Known,
     platform,
     silent,
@@ -613,6 +615,8 @@ class Environments:
         found: dict[str, dict[str, Any]] = {}
         known: Known = {}
         for name, lock in asked:
+            if not is_word(name):  # other nodes ask; a name that leads out of the folder is none
+                continue
             folder = self.base / name
             marker = read_marker(folder)
             if not marker.get("complete") or (marker.get("owner"), marker.get("lock")) != (self.settings.owner, lock):
@@ -800,9 +804,9 @@ class Environments:
     def _offered(self, wanted: Wanted, state: State) -> Mapping[str, Any]:
         """Return what the head offers in place of what has to come, empty where that does not fit."""
         offer: Mapping[str, Any] = self.settings.offers.get("environments", {}).get(wanted.name, {})
-        if not offer or not state.lacking or offer["lock"] != wanted.digest:
+        if not offer or not state.lacking or offer.get("lock") != wanted.digest or not SERVED.match(str(self.settings.offers.get("url"))):
             return {}
-        if offer["platform"] != platform(self._python_release(), self.settings.python, str(state.folder)):
+        if offer.get("platform") != platform(self._python_release(), self.settings.python, str(state.folder)):
             return {}
         if self._silent is None:
             self._silent = silent(self.settings.offers["url"])

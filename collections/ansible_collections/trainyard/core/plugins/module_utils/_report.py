@@ -5,10 +5,13 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from ansible_collections.trainyard.core.plugins.module_utils._host.reported import printable
 
 SCHEMA = 1
 HIDDEN = "The message is hidden because the task handles a secret."
@@ -115,19 +118,20 @@ def _passed(report: Mapping[str, Any]) -> bool:
     )
 
 
-_FACTS = {
-    "distribution": "ansible_distribution",
-    "version": "ansible_distribution_version",
-    "kernel": "ansible_kernel",
-    "architecture": "ansible_architecture",
-    "cores": "ansible_processor_vcpus",
-    "memory_mb": "ansible_memtotal_mb",
+_FACTS: dict[str, tuple[str, type]] = {
+    "distribution": ("ansible_distribution", str),
+    "version": ("ansible_distribution_version", str),
+    "kernel": ("ansible_kernel", str),
+    "architecture": ("ansible_architecture", str),
+    "cores": ("ansible_processor_vcpus", int),
+    "memory_mb": ("ansible_memtotal_mb", int),
 }
 
 
 def system_of(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a node is, as far as gathered facts tell."""
-    return {key: facts[fact] for key, fact in _FACTS.items() if isinstance(facts.get(fact), (str, int))}
+    found = {key: facts.get(fact) for key, (fact, kind) in _FACTS.items() if isinstance(facts.get(fact), kind)}
+    return {key: printable(value, 60) if isinstance(value, str) else value for key, value in found.items()}
 
 
 _PROOF: dict[str, tuple[type, ...]] = {
@@ -156,7 +160,9 @@ def proofs_of(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
         {key: _clean(proof[key]) if isinstance(proof[key], str) else proof[key] for key in _PROOF}
         for proof in found
-        if isinstance(proof, Mapping) and all(isinstance(proof.get(key), types) for key, types in _PROOF.items())
+        if isinstance(proof, Mapping)
+        and all(isinstance(proof.get(key), types) for key, types in _PROOF.items())
+        and all(math.isfinite(proof[key] or 0) for key in ("accuracy", "seconds"))
     ]
 
 
@@ -170,14 +176,12 @@ def message_of(result: Mapping[str, Any]) -> str:
         messages = list(dict.fromkeys(message_of(item) for item in failed))
         return _clean("\n".join(messages[:5] + ([f"... and {len(messages) - 5} more"] if len(messages) > 5 else [])))
     message = _clean(result.get("msg") or "The task failed without a message.")
-    return f"{message} (status {result['rc']})" if message == "non-zero return code" and "rc" in result else message
+    return f"{message} (status {_clean(result['rc'])})" if message == "non-zero return code" and "rc" in result else message
 
 
 def _clean(value: object) -> str:
     """Return text without colours, control characters and excess length."""
-    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", str(value))
-    text = re.sub(r"[\x00-\x08\x0b-\x1f\x7f]", "", text).strip()
-    return text if len(text) <= _LONGEST_MESSAGE else text[:_LONGEST_MESSAGE].rstrip() + " ..."
+    return printable(printable(value).strip(), _LONGEST_MESSAGE)
 
 
 # ------------------------------------------------------------------------------------------------------------------- advice

@@ -43,8 +43,8 @@ EXAMPLES = r"""
   trainyard.core.nfs_exports:
     folders: [/srv/shared]
     nodes:
-      head: {address: 192.0.2.10, names: [], seen: true}
-      node1: {address: 192.0.2.11, names: [], seen: true}
+      head: {address: 192.0.2.10, names: [head], seen: true}
+      node1: {address: 192.0.2.11, names: [node1], seen: true}
     server: head
 """
 
@@ -62,6 +62,7 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.trainyard.core.plugins.module_utils import _nfs as nfs
 from ansible_collections.trainyard.core.plugins.module_utils import _secret_file as files
+from ansible_collections.trainyard.core.plugins.module_utils._host.reported import ReportedError
 
 PENDING = Path("/var/lib/trainyard/exports-pending")
 
@@ -77,7 +78,10 @@ def main() -> None:
         supports_check_mode=True,
     )
     before = files.read(nfs.EXPORTS)
-    after, unknown = nfs.exports(before, module.params["folders"], module.params["nodes"], module.params["server"])
+    try:
+        after, unknown = nfs.exports(before, module.params["folders"], module.params["nodes"], module.params["server"])
+    except ReportedError as error:
+        module.fail_json(msg=f"{error} {nfs.EXPORTS} was left as it is.")
     due = before != after or PENDING.exists()
     if due and not module.check_mode:
         PENDING.parent.mkdir(parents=True, exist_ok=True)
