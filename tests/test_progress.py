@@ -12,7 +12,7 @@ from rich.console import Console
 from trainyard import progress
 
 
-def event(kind: str, **data: str) -> dict[str, Any]:
+def event(kind: str, **data: Any) -> dict[str, Any]:
     return {"event": kind, "event_data": data}
 
 
@@ -47,6 +47,21 @@ def test_lines_say_the_time_the_play_the_task_and_what_failed(monkeypatch: pytes
         "0:00  Bring the base: base : Have the packages",
         "0:00  node1: failed at: base : Have the packages",
         "0:00  Bring the base: Check the variables",
+    ]
+
+
+def test_what_a_module_warns_of_is_shown_once_and_moves_no_cursor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    output = io.StringIO()
+    monkeypatch.setattr(progress, "STATE", tmp_path)
+    monkeypatch.setattr(progress, "console", Console(file=output, force_terminal=False, width=100))
+    warned = {"warnings": ["/home/alice of alice (0755)"]}
+    with progress.Progress("site.yml") as shows:
+        for result in (warned, warned, {"results": [{"warnings": ["\x1b]0;owned\x07 [red]"]}]}, {"results": None}, None):
+            shows.event(event("runner_on_ok", host="head", task="base : Check the modes of the homes", res=result))
+    assert output.getvalue().splitlines() == [
+        "· site.yml",
+        "0:00  head: /home/alice of alice (0755)",
+        "0:00  head: \\x1b]0;owned\\x07 [red]",
     ]
 
 

@@ -6,7 +6,7 @@ JSON lines over TCP, spoken only to those that know the job's token, which Slurm
 its first node, or the command that waits for the job. A line ``{}`` is a sign of life, from both sides. What is shipped, and what a node
 gives back, goes over a connection of its own, as bytes behind the first line.
 
-Everybody on the network can open a connection. So one that has not shown the token has seconds to do so. There are few of them at a time, and
+Everybody on the network can open a connection. One that has not shown the token has seconds to do so. There are few of them at a time, and
 the oldest makes room for the next. Connections from elsewhere than the job's nodes cannot crowd out the nodes' own. Strangers are counted,
 not logged one by one.
 """
