@@ -207,6 +207,8 @@ class Host:
 
     def _trouble(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
+        if isinstance(error, asyncio.CancelledError):
+            return  # the meeting is over
         what = f"{context['message']}: {error!r}" if error else str(context["message"])
         if what in self.troubles or len(self.troubles) < 8:
             self.troubles[what] += 1
@@ -274,6 +276,7 @@ class Host:
             finally:
                 with contextlib.suppress(ProcessLookupError):
                     tar.kill()
+                await tar.wait()
             left = await asyncio.to_thread(given.accept, Path(fresh), self.kept)
         for line in (await complaint).splitlines():
             self.troubles[f"{self.names[rank]} gives results back: {line}"] += 1
@@ -317,6 +320,8 @@ class Host:
         for line, _node in list(self._here.values()):
             await line.close()
         self._server.close()
+        for writer in [*self._waiting[True], *self._waiting[False]]:
+            writer.transport.abort()
         return present
 
     @property
