@@ -14,7 +14,7 @@ from rich.text import Text
 from trainyard import progress
 
 
-def event(kind: str, **data: str) -> dict[str, Any]:
+def event(kind: str, **data: Any) -> dict[str, Any]:
     return {"event": kind, "event_data": data}
 
 
@@ -65,6 +65,21 @@ def test_what_nodes_decide_is_text_and_nothing_else(terminal: bool) -> None:
     assert said.count("[red]x[/red]") == 3
     assert said.count(":smile:") == 3
     assert not set(said) & {"\x1b", "\x07", "\x9b", "\u202e"}
+
+
+def test_what_a_module_warns_of_is_shown_once_and_moves_no_cursor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    output = io.StringIO()
+    monkeypatch.setattr(progress, "STATE", tmp_path)
+    monkeypatch.setattr(progress, "console", progress.Terminal(file=output, force_terminal=False, width=100))
+    warned = {"warnings": ["/home/alice of alice (0755)"]}
+    with progress.Progress("site.yml") as shows:
+        for result in (warned, warned, {"results": [{"warnings": ["\x1b]0;owned\x07 [red]"]}]}, {"results": None}, None):
+            shows.event(event("runner_on_ok", host="head", task="base : Check the modes of the homes", res=result))
+    assert output.getvalue().splitlines() == [
+        "· site.yml",
+        "0:00  head: /home/alice of alice (0755)",
+        "0:00  head: ]0;owned [red]",
+    ]
 
 
 def test_a_terminal_shows_a_bar_for_each_node_which_knows_its_length_the_second_time(

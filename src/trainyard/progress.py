@@ -61,6 +61,7 @@ class Progress:
         self.started = time.monotonic()
         self.last_line = ""
         self.finished = False
+        self.warned: set[tuple[str, str]] = set()
 
     def __enter__(self) -> Progress:
         console.print(f"· {self.title}", highlight=False)
@@ -96,6 +97,10 @@ class Progress:
         elif kind in ENDS and host:
             self.done[host] = self.done.get(host, 0) + 1
             self.bars.update(self._row(host), completed=self.done[host])
+            for warning in _warnings(data.get("res")):
+                if (host, warning) not in self.warned:
+                    self.warned.add((host, warning))
+                    console.print(f"{self._elapsed()}  {host}: {warning}", highlight=False, markup=False, style="yellow", soft_wrap=True)
             if ENDS[kind] in {"failed", "unreachable"} and not (data.get("ignore_errors") or self.verbose):
                 console.print(
                     f"{self._elapsed()}  {host}: {ENDS[kind]} at: {task}", highlight=False, markup=False, style="red", soft_wrap=True
@@ -109,6 +114,14 @@ class Progress:
     def _elapsed(self) -> str:
         minutes, seconds = divmod(int(time.monotonic() - self.started), 60)
         return f"{minutes:d}:{seconds:02d}"
+
+
+def _warnings(result: object) -> list[str]:
+    """Return what a module warned of, in its result or in those of its loop."""
+    if not isinstance(result, Mapping):
+        return []
+    parts = [result, *(part for part in result.get("results") or [] if isinstance(part, Mapping))]
+    return [str(warning) for part in parts for warning in part.get("warnings") or []]
 
 
 def _short(task: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -85,6 +86,22 @@ def exports(before: str, folders: Sequence[str], nodes: Mapping[str, Mapping[str
     lines = [f"# node {name} {address}" for name, address in addresses.items()]
     lines += [" ".join([reported.path(server, folder, "folder"), _EXPORT, *addresses.values()]) for folder in folders]
     return HEADER + "".join(f"{line}\n" for line in lines), unknown
+
+
+def unsafe(path: str) -> str:
+    """Say why users of a folder could replace each other's files there; '' where they could not, or there is no such folder."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return ""
+    shared = found.st_mode & stat.S_IWOTH or (found.st_mode & stat.S_IWGRP and found.st_gid != 0)
+    if not shared or found.st_mode & stat.S_ISVTX:
+        return ""
+    mode = stat.S_IMODE(found.st_mode)
+    return (
+        f"shared_storage_folders: {path} has the mode {mode:04o}, so that whoever writes there can rename and replace what belongs to "
+        f'others. Add the sticky bit: mode: "{mode | stat.S_ISVTX:04o}"'
+    )
 
 
 def here(folders: Sequence[Mapping[str, Any]], serves: bool, address: str) -> dict[str, list[dict[str, Any]]]:

@@ -13,6 +13,7 @@ description:
   - Keeps C(/etc/exports.d/trainyard.exports) and has the server follow it. Other exports stay as they are.
   - A node that this run has not seen keeps the address under which an earlier run exported to it. One that is not named any more loses it.
   - The decision to tell the server survives an interruption between writing and telling.
+  - Warns of a folder that several users may write without its sticky bit, since they could replace each other's files there.
 options:
   folders:
     description: What is exported. Without any the file goes.
@@ -96,6 +97,10 @@ def main() -> None:
             if rc:
                 module.fail_json(msg=f"The folders could not be exported: {(errors or output).strip()[-1000:]}")
         PENDING.unlink()
+    for path in module.params["folders"]:
+        remark = nfs.unsafe(path)
+        if remark:
+            module.warn(remark)
     module.exit_json(
         changed=due,
         unknown=unknown,
