@@ -47,6 +47,7 @@ import os
 import pwd
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.trainyard.core.plugins.module_utils._host import locks
 
 PATH = "/etc/munge/munge.key"
 ACCOUNT = "munge"
@@ -54,6 +55,7 @@ SIZE = 128  # bytes, as munge's own tool makes it
 MODE = 0o400
 
 
+@locks.turn("munge_key")
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(argument_spec={"key": {"type": "str", "no_log": True}}, supports_check_mode=True)

@@ -113,6 +113,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.trainyard.core.plugins.module_utils import _secret_file as secret_file
 from ansible_collections.trainyard.core.plugins.module_utils import _slurm_conf as slurm_conf
 from ansible_collections.trainyard.core.plugins.module_utils import _unit as systemd
+from ansible_collections.trainyard.core.plugins.module_utils._host import locks
 
 FOLDER = "/etc/slurm"
 STATE = "/var/lib/trainyard/slurm"
@@ -197,6 +198,7 @@ def write(path: str, text: str) -> None:
     os.replace(beside, path)
 
 
+@locks.turn("slurm_configuration")
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(
