@@ -49,7 +49,7 @@ import os
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.trainyard.core.plugins.module_utils import _hosts as hosts
 from ansible_collections.trainyard.core.plugins.module_utils import _secret_file as secret_file
-from ansible_collections.trainyard.core.plugins.module_utils._host import reported
+from ansible_collections.trainyard.core.plugins.module_utils._host import locks, reported
 
 PATH = "/etc/hosts"
 
@@ -70,6 +70,7 @@ def write(text: str) -> None:
             file.write(text)
 
 
+@locks.turn("hosts_block")
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(argument_spec={"nodes": {"type": "dict", "default": {}}}, supports_check_mode=True)

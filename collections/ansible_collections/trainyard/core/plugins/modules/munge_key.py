@@ -47,6 +47,7 @@ import os
 import pwd
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.trainyard.core.plugins.module_utils._host import locks
 
 PATH = "/etc/munge/munge.key"
 ACCOUNT = "munge"
@@ -55,6 +56,7 @@ SHORTEST, LONGEST = 32, 65536  # munge refuses shorter ones; longer ones are no 
 MODE = 0o400
 
 
+@locks.turn("munge_key")
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(argument_spec={"key": {"type": "str", "no_log": True}}, supports_check_mode=True)

@@ -63,11 +63,13 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.trainyard.core.plugins.module_utils import _nfs as nfs
 from ansible_collections.trainyard.core.plugins.module_utils import _secret_file as files
+from ansible_collections.trainyard.core.plugins.module_utils._host import locks
 from ansible_collections.trainyard.core.plugins.module_utils._host.reported import ReportedError
 
 PENDING = Path("/var/lib/trainyard/exports-pending")
 
 
+@locks.turn("nfs_exports")
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(

@@ -115,7 +115,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.trainyard.core.plugins.module_utils import _secret_file as secret_file
 from ansible_collections.trainyard.core.plugins.module_utils import _slurm_conf as slurm_conf
 from ansible_collections.trainyard.core.plugins.module_utils import _unit as systemd
-from ansible_collections.trainyard.core.plugins.module_utils._host import reported
+from ansible_collections.trainyard.core.plugins.module_utils._host import locks, reported
 
 FOLDER = "/etc/slurm"
 STATE = "/var/lib/trainyard/slurm"
@@ -258,6 +258,7 @@ def put_back(controller: Controller, running: dict[str, str], error: ControllerE
     )
 
 
+@locks.turn("slurm_configuration")
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(

@@ -93,6 +93,7 @@ import time
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.trainyard.core.plugins.module_utils import _secret_file as secret_file
 from ansible_collections.trainyard.core.plugins.module_utils import _tls as tls
+from ansible_collections.trainyard.core.plugins.module_utils._host import locks
 from ansible_collections.trainyard.core.plugins.module_utils._host.reported import ReportedError
 
 
@@ -133,6 +134,7 @@ def make(module: AnsibleModule, names: list[str]) -> str:
     return str(output)
 
 
+@locks.turn("tls_certificate")
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(
