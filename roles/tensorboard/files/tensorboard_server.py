@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import io
 import os
 import selectors
 import socket
@@ -106,7 +105,7 @@ class LogFiles(gfile.LocalFileSystem):  # type: ignore[misc]
 
     def __init__(self, folder: str) -> None:
         """Show one folder."""
-        self.given, self.real = os.path.abspath(folder), os.path.realpath(folder)
+        self.given, self.real = os.path.normpath(folder), os.path.realpath(folder)
         self.looked = time.monotonic()
 
     def open(self, path: str | bytes, flags: int) -> tuple[int, os.stat_result]:
@@ -128,7 +127,7 @@ class LogFiles(gfile.LocalFileSystem):  # type: ignore[misc]
         except (OSError, ValueError) as error:
             raise errors.NotFoundError(None, None, f"Cannot be opened: {place}") from error
         # What was opened counts, not what had the name a moment ago.
-        if os.readlink(f"/proc/self/fd/{descriptor}") != place:
+        if str(Path(f"/proc/self/fd/{descriptor}").readlink()) != place:
             os.close(descriptor)
             raise errors.NotFoundError(None, None, f"Reached over a link, or gone: {place}")
         return descriptor, os.fstat(descriptor)
@@ -155,12 +154,12 @@ class LogFiles(gfile.LocalFileSystem):  # type: ignore[misc]
         """Return the names of what is to be seen in a folder."""
         descriptor, _status = self.open(dirname, os.O_DIRECTORY)
         try:
-            names = os.listdir(descriptor)
+            names = os.listdir(descriptor)  # noqa: PTH208  # of what was opened, not of a name
         except OSError as error:
             raise errors.NotFoundError(None, None, f"Cannot be listed: {os.fsdecode(dirname)}") from error
         finally:
             os.close(descriptor)
-        return [name for name in names if name.isprintable() and self.status(os.path.join(os.fsdecode(dirname), name)) is not None]
+        return [name for name in names if name.isprintable() and self.status(f"{os.fsdecode(dirname)}/{name}") is not None]
 
     def glob(self, filename: Any) -> list[str]:
         """Return what matches a pattern and is to be seen."""
@@ -176,7 +175,7 @@ class LogFiles(gfile.LocalFileSystem):  # type: ignore[misc]
             DataLossError: more would have to be read at once than is sensible.
         """
         descriptor, status = self.open(filename, 0)
-        with io.open(descriptor, "rb" if binary_mode else "r", encoding=None if binary_mode else "utf8") as file:
+        with open(descriptor, "rb" if binary_mode else "r", encoding=None if binary_mode else "utf8") as file:
             if not stat.S_ISREG(status.st_mode):
                 raise errors.NotFoundError(None, None, f"Not a regular file: {os.fsdecode(filename)}")
             if (status.st_size if size is None else size) > MOST_AT_ONCE:

@@ -149,9 +149,7 @@ def main() -> None:
                     folders.give_content(folder, user, group)
                     os.fchown(folder, user, group)
                     os.fchmod(folder, after)
-            module.exit_json(
-                changed=True, diff={"before": shown(before.st_uid, stat.S_IMODE(before.st_mode)), "after": shown(user, after)}
-            )
+            module.exit_json(changed=True, diff={"before": shown(before.st_uid, stat.S_IMODE(before.st_mode)), "after": shown(user, after)})
     except folders.FolderError as error:
         module.fail_json(msg=f"{params['variable']}: {error}. Remove it, or choose another folder.")
 

@@ -44,7 +44,7 @@ options:
     description: Text of the certificate's key (PEM), without a passphrase.
     type: str
   service:
-    description: The service that shows the certificate. It is returned with the fingerprint, so that the report tells people what to compare.
+    description: The service that shows the certificate. It is returned with the fingerprint, which the report tells people to compare.
     type: dict
     suboptions:
       name:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from ansible_collections.trainyard.core.plugins.module_utils._web import service
 
 LISTENING = "0A"  # TCP_LISTEN in /proc/net/tcp
-ANY = {4: "0.0.0.0", 6: "::"}  # noqa: S104  # what a port is held on, no address that is bound here
+ANY = {4: "0.0.0.0", 6: "::"}
 LOOPBACK = {4: "127.0.0.1", 6: "::1"}
 
 
@@ -67,9 +67,9 @@ def holders(table: str, held: Iterable[str], port: int) -> set[int]:
     found = set()
     for line in table.splitlines():
         words = line.split()
-        if len(words) > 9 and words[3] == LISTENING and words[1].endswith(f":{port:04X}"):
-            if str(service.kernel_address(words[1])) in taken:
-                found.add(int(words[7]))
+        listens = len(words) > 9 and words[3] == LISTENING and words[1].endswith(f":{port:04X}")
+        if listens and str(service.kernel_address(words[1])) in taken:
+            found.add(int(words[7]))
     return found
 
 
