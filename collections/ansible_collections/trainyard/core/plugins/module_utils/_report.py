@@ -56,6 +56,7 @@ class Recorder:
         self.seconds: dict[str, float] = {}
         self.systems: dict[str, dict[str, Any]] = {}
         self.proofs: dict[str, dict[str, dict[str, Any]]] = {}
+        self.services: dict[str, dict[str, dict[str, Any]]] = {}
         self.failures: dict[str, list[dict[str, str]]] = {}
 
     def took(self, node: str, seconds: float) -> None:
@@ -63,12 +64,15 @@ class Recorder:
         self.seconds[node] = self.seconds.get(node, 0.0) + seconds
 
     def seen(self, node: str, result: Mapping[str, Any]) -> None:
-        """Keep what a task's result says about the node: facts, proofs."""
+        """Keep what a task's result says about the node: facts, proofs, web services."""
         facts = result.get("ansible_facts")
         if isinstance(facts, Mapping):
             self.systems.setdefault(node, {}).update(system_of(facts))
         for proof in proofs_of(result):
             self.proofs.setdefault(node, {})[proof["environment"]] = proof
+        service = service_of(result)
+        if service:
+            self.services.setdefault(node, {})[service["name"]] = service
 
     def failed(self, node: str, task: str, role: str, result: Mapping[str, Any]) -> None:
         """Keep a failure."""
@@ -101,6 +105,7 @@ def build(recorder: Recorder, stats: Mapping[str, Mapping[str, int]], run: Run) 
                 "seconds": round(recorder.seconds.get(name, 0.0), 1),
                 "system": recorder.systems.get(name, {}),
                 "environments": list(recorder.proofs.get(name, {}).values()),
+                "services": list(recorder.services.get(name, {}).values()),
                 # A failure that a rescue has dealt with is none.
                 "failures": [] if well else recorder.failures.get(name, []),
             }
@@ -164,6 +169,20 @@ def proofs_of(result: Mapping[str, Any]) -> list[dict[str, Any]]:
         and all(isinstance(proof.get(key), types) for key, types in _PROOF.items())
         and all(math.isfinite(proof[key] or 0) for key in ("accuracy", "seconds"))
     ]
+
+
+def service_of(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the web service whose certificate a task's result holds: name, port, fingerprint; empty where it holds none."""
+    found = result.get("web_service")
+    types = {"name": str, "port": int, "fingerprint": str}
+    if not isinstance(found, Mapping) or not all(isinstance(found.get(key), kind) for key, kind in types.items()):
+        return {}
+    return {key: _clean(found[key]) if kind is str else found[key] for key, kind in types.items()}
+
+
+def tunnel(port: int, node: str) -> str:
+    """Return the command that leads to a web service of a node. It names an address: ``localhost`` may lead to another one."""
+    return f"ssh -L {port}:127.0.0.1:{port} {node}"
 
 
 def message_of(result: Mapping[str, Any]) -> str:

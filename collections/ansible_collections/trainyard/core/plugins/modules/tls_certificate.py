@@ -43,6 +43,18 @@ options:
   private_key:
     description: Text of the certificate's key (PEM), without a passphrase.
     type: str
+  service:
+    description: The service that shows the certificate. It is returned with the fingerprint, which the report tells people to compare.
+    type: dict
+    suboptions:
+      name:
+        description: Its name, as people call it.
+        type: str
+        required: true
+      port:
+        description: Its port.
+        type: int
+        required: true
 author:
   - Trainyard contributors (@trainyard)
 attributes:
@@ -86,6 +98,10 @@ not_after:
   returned: always
   type: str
   sample: "2028-11-20T10:00:00Z"
+web_service:
+  description: The service with its name, its port, and the certificate's fingerprint.
+  returned: when I(service) is given and there is a certificate
+  type: dict
 """
 
 import time
@@ -146,6 +162,10 @@ def main() -> None:
             "renew_days": {"type": "int", "default": 90},
             "certificate": {"type": "str"},
             "private_key": {"type": "str", "no_log": True},
+            "service": {
+                "type": "dict",
+                "options": {"name": {"type": "str", "required": True}, "port": {"type": "int", "required": True}},
+            },
         },
         required_together=[("certificate", "private_key")],
         supports_check_mode=True,
@@ -175,9 +195,11 @@ def main() -> None:
         after = look(wanted)
     elif reason:
         coming = f"names: {' '.join(sorted(set(names)))}\n"
+    shown_by = {"web_service": {**params["service"], "fingerprint": after.fingerprint}} if params["service"] and after else {}
     module.exit_json(
         changed=bool(reason),
         reason=reason,
+        **shown_by,
         certificate=after.pem if after else "",
         fingerprint=after.fingerprint if after else "",
         not_after=moment(after.expires) if after else "",
