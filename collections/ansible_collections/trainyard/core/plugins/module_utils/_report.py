@@ -233,12 +233,14 @@ _ADVICE = (
         "(`ssh-keygen -R ADDRESS`).",
     ),
     (
-        r"Permission denied \(|Authentication fail|Permission denied, please try again|PasswordError|Too many authentication failures",
-        "The node refuses the login. Try it by hand with `ssh -v`, as the user that `ansible_user` names and with the key that "
-        "`ansible_ssh_private_key_file` names; the public key has to be in that user's `~/.ssh/authorized_keys` on the node.",
+        r"Permission denied \(|Authentication fail|Permission denied, please try again|PasswordError|Too many authentication failures|"
+        r"SSH password was requested, but none specified|SSH authentication is incorrect|SSH password is incorrect",
+        "The node refuses the login. Try it by hand with `ssh -v`, as the user that `ansible_user` (or `--user`) names and with the key "
+        "that `ansible_ssh_private_key_file` (or `--private-key`) names. The public key has to be in that user's `~/.ssh/authorized_keys` "
+        "on the node. A key with a passphrase needs an agent: `ssh-add FILE`. A node that takes passwords only: `--ask-pass`.",
     ),
     (
-        r"Could not resolve hostname|Name or service not known.*ssh|nodename nor servname",
+        r"Could not resolve hostname|Name or service not known.*ssh|nodename nor servname|Temporary failure in name resolution.*ssh",
         "The controller knows no address for {node}. Correct the name in the inventory, or give its address as `ansible_host`.",
     ),
     (
@@ -252,12 +254,24 @@ _ADVICE = (
         "A firewall that drops SSH looks the same.",
     ),
     (
-        r"[Mm]issing sudo password|password is required|sudo: a password|Incorrect sudo password|not in the sudoers",
-        "The admin user may not become root. Run again with `--ask-become-pass`, or allow it sudo without a password on the node.",
+        r"[Ii]ncorrect sudo password|sudo password is incorrect",
+        "sudo on the node refuses the password that was given. Run again with `--ask-become-pass`, and type the password of the user that "
+        "`ansible_user` names.",
     ),
     (
-        r"(python3?: (command )?not found|No such file or directory.*python|interpreter.*(not found|discover))",
-        "The node has no Python. Install it there: `apt-get install python3`.",
+        r"[Mm]issing sudo password|password is required|sudo: a password|not in the sudoers|may not run sudo",
+        "The user that `ansible_user` names may not become root without a password. Run again with `--ask-become-pass`, or let the user "
+        "run sudo without one, as root on the node: `echo 'USER ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/USER`. A user who has no sudo at "
+        "all has to join the group first: `usermod -aG sudo USER`.",
+    ),
+    (
+        r"sudo: (command )?not found|sudo: No such file",
+        "The node has no sudo. As root on the node: `apt-get install sudo`, then `usermod -aG sudo USER`. Or log in as root, with "
+        "`ansible_user: root` in the inventory.",
+    ),
+    (
+        r"python3?(\.\d+)?: ((command )?not found|No such file)|No such file or directory.*python|interpreter.*(not found|discover)",
+        "The node has no Python. As root on the node: `apt-get install python3`.",
     ),
     (
         r"Could not get lock|[Uu]nable to (acquire|lock)|dpkg frontend lock|lock.*(apt|dpkg)|(apt|dpkg).*lock",
@@ -269,7 +283,8 @@ _ADVICE = (
     ),
     (
         r"No space left on device|[Nn]ot enough (free )?(disk )?space|disk (is )?full",
-        "The disk is full. On the node, `df -h` shows which, and `du -xh --max-depth=2 / | sort -h | tail` what fills it.",
+        "A disk is full, perhaps that of /tmp. On the node, `df -h` shows which, and `du -xh --max-depth=2 / | sort -h | tail` shows what "
+        "fills it.",
     ),
     (
         r"certificate verify failed|CERTIFICATE_VERIFY_FAILED|invalid peer certificate|UnknownIssuer|unable to get local issuer",
