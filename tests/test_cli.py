@@ -58,6 +58,15 @@ def test_exit_status_is_0_only_when_all_converged_and_all_was_proven(
     assert playbooks.run("site.yml", tmp_path) == expected
 
 
+def test_ways_to_the_web_services_come_with_the_fingerprint_to_compare() -> None:
+    service = {"name": "JupyterLab", "port": 8888, "fingerprint": "AB:CD"}
+    (line,) = playbooks.ways_in({"nodes": [{"name": "head", "services": [service]}, {"name": "node1"}]})
+    assert line == (
+        "JupyterLab on head: ssh -L 8888:127.0.0.1:8888 head, then open https://127.0.0.1:8888\n"
+        "    its certificate's SHA-256 fingerprint: AB:CD"
+    )
+
+
 def test_an_older_runs_report_does_not_pass_for_this_ones(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text(json.dumps(report(True)))
     monkeypatch.setattr(playbooks, "STATE", tmp_path)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.trainyard.core.plugins.module_utils import _report
 from rich.table import Table
 from rich.text import Text
 
@@ -116,6 +117,18 @@ def show(report: Mapping[str, Any]) -> None:
         for failure in node["failures"]:
             console.print(Text(f"  {failure['task']}: {failure['message']}", style="red"))
             console.print(Text(f"  -> {failure['what_to_do']}"))
+    for line in ways_in(report):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def ways_in(report: Mapping[str, Any]) -> list[str]:
+    """Return how to reach the web services that a report names, each with the fingerprint to compare before the password is typed."""
+    return [
+        f"{service['name']} on {node['name']}: {_report.tunnel(service['port'], node['name'])}, then open "
+        f"https://127.0.0.1:{service['port']}\n    its certificate's SHA-256 fingerprint: {service['fingerprint']}"
+        for node in report["nodes"]
+        for service in node.get("services", [])
+    ]
 
 
 def short(path: Path) -> str:

@@ -119,7 +119,7 @@ class LogFiles(gfile.LocalFileSystem):  # type: ignore[misc]
         if place == self.given or place.startswith(self.given + os.sep):
             place = self.real + place[len(self.given) :]
         below = os.path.relpath(place, self.real)
-        if below.startswith("..") or below.count(os.sep) >= DEPTH:
+        if below.startswith("..") or below.count(os.sep) >= DEPTH or not place.isprintable():
             raise errors.NotFoundError(None, None, f"Not in the log folder: {place}")
         try:
             # A FIFO is opened without waiting for its other end.
@@ -159,7 +159,7 @@ class LogFiles(gfile.LocalFileSystem):  # type: ignore[misc]
             raise errors.NotFoundError(None, None, f"Cannot be listed: {os.fsdecode(dirname)}") from error
         finally:
             os.close(descriptor)
-        return [name for name in names if name.isprintable() and self.status(f"{os.fsdecode(dirname)}/{name}") is not None]
+        return [name for name in names if self.status(f"{os.fsdecode(dirname)}/{name}") is not None]
 
     def glob(self, filename: Any) -> list[str]:
         """Return what matches a pattern and is to be seen."""

@@ -24,9 +24,10 @@ def run(_arguments: argparse.Namespace) -> int:
     config, password = (shlex.quote(playbooks.short(path)) for path in (here.ssh_config, here.state / "secrets" / "notebook_password"))
     console.print(
         f"\nLog in:      ssh -F {config} head"
-        f"\nNotebook:    ssh -F {config} -L 8888:localhost:8888 head     then open https://localhost:8888"
-        f"\nTensorBoard: ssh -F {config} -L 6006:localhost:6006 head     then open https://localhost:6006"
+        f"\nNotebook:    ssh -F {config} -L 8888:127.0.0.1:8888 head     then open https://127.0.0.1:8888"
+        f"\nTensorBoard: ssh -F {config} -L 6006:127.0.0.1:6006 head     then open https://127.0.0.1:6006"
         f"\nPassword of both: in {password} (TensorBoard's user is lab)"
+        "\nBefore you type it, compare the fingerprint that the browser shows with the one above."
         f"\nAnsible:     . .venv/bin/activate && ansible-playbook site.yml -i inventory/lab",
         highlight=False,
         soft_wrap=True,

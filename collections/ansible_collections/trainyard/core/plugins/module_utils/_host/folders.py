@@ -30,8 +30,9 @@ def who_else(path: str, root: int = 0) -> str:
         if name == "..":
             place = os.path.dirname(place)
             continue
+        folder = os.stat(place)
         try:
-            folder, entry = os.stat(place), os.lstat(os.path.join(place, name))
+            entry = os.lstat(os.path.join(place, name))
         except FileNotFoundError:
             entry = None
         open_to_others = bool(folder.st_mode & (stat.S_IWGRP | stat.S_IWOTH))

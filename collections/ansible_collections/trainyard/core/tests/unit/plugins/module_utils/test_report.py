@@ -34,6 +34,21 @@ def recorded(**proof: Any) -> _report.Recorder:
     return recorder
 
 
+def test_web_services_are_reported_with_what_to_compare() -> None:
+    recorder = recorded()
+    service = {"name": "JupyterLab", "port": 8888, "fingerprint": "AB:CD"}
+    recorder.seen("head", {"web_service": {**service, "secret": "canary"}})
+    recorder.seen("head", {"web_service": service})
+    for other in (None, {"name": "x", "port": "8888", "fingerprint": "AB"}, {"name": "x"}):
+        recorder.seen("head", {"web_service": other})
+    (node,) = _report.build(recorder, {"head": WELL}, RUN)["nodes"]
+    assert node["services"] == [service]
+
+
+def test_a_tunnel_names_an_address_since_localhost_may_be_another() -> None:
+    assert _report.tunnel(8888, "head") == "ssh -L 8888:127.0.0.1:8888 head"
+
+
 def test_a_run_in_which_all_is_well() -> None:
     recorder = recorded()
     recorder.took("head", 1.25)
@@ -63,6 +78,7 @@ def test_a_run_in_which_all_is_well() -> None:
                 "seconds": 3.2,
                 "system": {"distribution": "Debian", "kernel": "6.1"},
                 "environments": [PROOF],
+                "services": [],
                 "failures": [],
             }
         ],
