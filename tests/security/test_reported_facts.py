@@ -17,7 +17,7 @@ CLUSTER_PLAYBOOK = "playbooks/cluster.yml"
 PROGRAM = "/tmp/p"
 MIRROR = "deb" + ".debian" + ".org"
 NAMES = {MIRROR: (), "node1": ("--limit", "node2,head"), f"node2\nPrologSlurmctld={PROGRAM} #\x1b[2J": ()}
-"""What the compromised node calls itself, and with what words the playbook is run: a clone joins beside a node that the run leaves alone."""
+"""What the compromised node calls itself, and the arguments of the run: a clone joins while the run leaves the other node alone."""
 FILES = "/etc/hosts /etc/slurm/*.conf /etc/trainyard/environments/rsyncd.conf /var/lib/trainyard/slurm/*"
 
 
