@@ -301,7 +301,7 @@ def test_a_node_is_told_apart_by_the_inventory_and_not_by_what_it_says(cluster: 
         refused = cluster.run("--limit", "node2,head", computes=both)
     finally:
         cluster.shell("node2", "hostname node2")
-    assert "node2 calls itself 'node1', and so is node1; by the inventory its host name is node2." in refused.failures()
+    assert "node2 calls itself node1, as node1 is called; by the inventory its host name is node2." in refused.failures()
     assert set(refused.changed.values()) == {0}
     assert cluster.shell("head", "sha256sum /etc/hosts /etc/slurm/*.conf") == before
 

@@ -16,7 +16,8 @@ pytestmark = pytest.mark.security
 CLUSTER_PLAYBOOK = "playbooks/cluster.yml"
 PROGRAM = "/tmp/p"
 MIRROR = "deb" + ".debian" + ".org"
-NAMES = [MIRROR, "node1", f"node2\nPrologSlurmctld={PROGRAM} #", f"node2\n{PROGRAM}\x1b[2J"]
+NAMES = {MIRROR: (), "node1": ("--limit", "node2,head"), f"node2\nPrologSlurmctld={PROGRAM} #\x1b[2J": ()}
+"""What the compromised node calls itself, and the arguments of the run: a clone joins while the run leaves the other node alone."""
 FILES = "/etc/hosts /etc/slurm/*.conf /etc/trainyard/environments/rsyncd.conf /var/lib/trainyard/slurm/*"
 
 
@@ -46,35 +47,31 @@ def test_a_node_that_calls_itself_otherwise_is_refused_before_anything_changes(h
     house.root("head", f"printf '#!/bin/sh\\ntouch {PROGRAM}.ran\\n' > {PROGRAM}; chmod 0755 {PROGRAM}")
     before = state(house)
     with called(house, "node2", name):
-        refused = house.play(CLUSTER_PLAYBOOK)
+        refused = house.play(CLUSTER_PLAYBOOK, *NAMES[name])
     house.root("head", f"rm {PROGRAM}")
     assert refused.status != 0
     said = refused.failures()
-    assert f"node2 calls itself {name.partition('.')[0]!r}" in said
-    assert ("and so is node1" if name == "node1" else "by the inventory its host name is node2") in said
+    short = name.partition(".")[0]
+    assert (
+        f"node2 calls itself {short if short.isalnum() else repr(short)}{', as node1 is called' if short == 'node1' else ''}; by the"
+        in said
+    )
+    assert "by the inventory its host name is node2" in said
     assert "sudo hostnamectl set-hostname node2" in said
     assert "\x1b" not in said
     assert set(refused.changed.values()) == {0}
     assert state(house) == before
 
 
-def test_a_clone_of_another_node_that_joins_by_limit_is_refused(house: House) -> None:
-    before = state(house)
-    with called(house, "node2", "node1"):
-        refused = house.play(CLUSTER_PLAYBOOK, "--limit", "node2,head")
-    assert "node2 calls itself 'node1', and so is node1; by the inventory its host name is node2." in refused.failures()
-    assert set(refused.changed.values()) == {0}
-    assert state(house) == before
-
-
 def test_hardware_that_no_machine_has_never_reaches_slurm(house: House) -> None:
     before = state(house)
-    asked = "/usr/local/sbin/slurmd"  # found before the real one by who asks for the hardware; the service runs the real one
-    house.root("node2", f"printf '#!/bin/sh\\necho NodeName=node2 CPUs=999999999 RealMemory=4000\\n' > {asked}; chmod 0755 {asked}")
+    real = "/usr/sbin/slurmd"
+    house.root("node2", f"mv {real} {real}.real; printf '#!/bin/sh\\necho NodeName=node2 CPUs=999999999 RealMemory=4000\\n' > {real}")
+    house.root("node2", f"chmod 0755 {real}")
     try:
         refused = house.play(CLUSTER_PLAYBOOK)
     finally:
-        house.root("node2", f"rm {asked}")
+        house.root("node2", f"mv {real}.real {real}")
     assert refused.status != 0
     assert "node2 reports the CPUs '999999999', which is refused" in refused.failures()
     assert state(house) == before

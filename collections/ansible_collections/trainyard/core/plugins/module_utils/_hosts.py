@@ -67,8 +67,8 @@ def node(name: str, address: str, ansible_host: str, facts: Mapping[str, Any], h
 
     ``host`` is the host name that it has to have, which the inventory decides. ``names`` are those by which others know it: the name in
     the inventory first, then the host name, then that with the domain. ``reported`` is what it calls itself, for comparison and messages
-    alone. ``address`` is empty where nobody knows it, and ``refused`` says why what the node reports is not taken for it. ``seen`` tells
-    whether it reported anything.
+    alone; what is no host name is quoted. ``address`` is empty where nobody knows it, and ``refused`` says why what the node reports is
+    not taken for it. ``seen`` tells whether it reported anything.
 
     Args:
         name: in the inventory.
@@ -86,6 +86,7 @@ def node(name: str, address: str, ansible_host: str, facts: Mapping[str, Any], h
             own = reported.address(name, own)
         except reported.ReportedError as error:
             own, refused = "", str(error)
+    own_name = facts.get("hostname", "")
     host = host_name or ("" if is_address(name) else name.partition(".")[0])
     names = [] if is_address(name) or name.partition(".")[0] == "localhost" else [name]
     names += [host] if host else []
@@ -94,7 +95,7 @@ def node(name: str, address: str, ansible_host: str, facts: Mapping[str, Any], h
         "address": address or reached or own,
         "host": host,
         "names": list(dict.fromkeys(names)),
-        "reported": reported.printable(facts.get("hostname") or "", reported.LONGEST_NAME),
+        "reported": own_name if isinstance(own_name, str) and reported.is_host_name(own_name) else reported.shown(own_name),
         "refused": refused,
         "seen": "hostname" in facts,
     }
@@ -126,10 +127,10 @@ def name_problems(nodes: Mapping[str, Mapping[str, Any]], variable: str) -> list
                     "node (sudo hostnamectl set-hostname) and in the inventory."
                 )
         if each["seen"] and own != host:
-            twin = next((other for other, one in nodes.items() if other != name and own and own in (one["reported"], one["host"])), "")
-            also = f", and so {'does' if nodes[twin]['reported'] == own else 'is'} {twin}" if twin else ""
+            twin = next((other for other, one in nodes.items() if other != name and own in (one["reported"], one["host"])), "")
+            also = f", as {twin} {'does' if nodes[twin]['reported'] == own else 'is called'}" if twin else ""
             found.append(
-                f"{name} calls itself {reported.shown(own)}{also}; by the inventory its host name is {host}. Set it on the node: sudo "
+                f"{name} calls itself {own}{also}; by the inventory its host name is {host}. Set it on the node: sudo "
                 f"hostnamectl set-hostname {host}. Where its own name is right, rename it in the inventory, or write the name there as "
                 f"{variable} of {name}."
             )

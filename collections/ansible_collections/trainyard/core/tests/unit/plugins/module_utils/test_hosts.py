@@ -83,7 +83,7 @@ def test_by_which_address(wished: str, ansible_host: str, address: str) -> None:
         (
             {"head": seen("head", "192.0.2.1"), "r16": unseen("r16", "192.0.2.2"), "r19": seen("r19", "192.0.2.3", "r16")},
             {},
-            "r19 calls itself 'r16', and so is r16; by the inventory its host name is r19.",
+            "r19 calls itself r16, as r16 is called; by the inventory its host name is r19.",
         ),
         ({"head": seen("head", "192.0.2.1"), "n.a": unseen("n.a"), "n.b": unseen("n.b")}, {}, "n.a and n.b would both be called n."),
         ({"head": seen("head", "192.0.2.1"), "192.0.2.9": unseen("192.0.2.9")}, {}, "names_and_time_hostname: 192.0.2.9 needs a host name"),
@@ -105,7 +105,7 @@ def test_a_sound_wish_has_no_problems() -> None:
 def test_two_nodes_that_have_one_name_are_both_refused() -> None:
     nodes = {"r17": seen("r17", "192.0.2.1", "ubuntu"), "r18": seen("r18", "192.0.2.2", "ubuntu")}
     one, other = hosts.problems({"servers": [], "serves_to": []}, nodes, "r18")
-    assert one.startswith("r17 calls itself 'ubuntu', and so does r18; by the inventory its host name is r17.")
+    assert one.startswith("r17 calls itself ubuntu, as r18 does; by the inventory its host name is r17.")
     assert "sudo hostnamectl set-hostname r18" in other
 
 
