@@ -20,6 +20,7 @@ import hmac
 import ipaddress
 import json
 import shutil
+import socket
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -41,8 +42,10 @@ FIRST_LINE = 5.0
 """Seconds within which whoever comes has to show the token."""
 WAITING = {True: 256, False: 16}
 """Connections that have not shown the token yet: from the job's nodes, and from anywhere else."""
-BACKLOG = 16
+AT_ONCE = 16
 """Connections that are taken at once; few, so that the first lines of those before are read in between."""
+QUEUE = 1024
+"""Connections that the kernel holds meanwhile; where it drops one, the node tries again after a second or more."""
 TRIES = 5
 """Times that a node comes when it is cut off before the host's first line: strangers may have taken its place."""
 MOST_HEARD = 1 << 16
@@ -202,8 +205,10 @@ class Host:
         """Wait for nodes at an address, and return the port."""
         self.allow([address])
         asyncio.get_running_loop().set_exception_handler(self._trouble)
-        self._server = await asyncio.start_server(self._welcome, address, 0, limit=MOST_HEARD, backlog=BACKLOG)
-        return int(self._server.sockets[0].getsockname()[1])
+        there = socket.create_server((address, 0), family=socket.AF_INET6 if ":" in address else socket.AF_INET)
+        self._server = await asyncio.start_server(self._welcome, sock=there, limit=MOST_HEARD, backlog=AT_ONCE)
+        there.listen(QUEUE)  # asyncio takes one number for both
+        return int(there.getsockname()[1])
 
     def _trouble(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
