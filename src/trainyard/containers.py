@@ -161,7 +161,7 @@ def systemd_arguments(name: str, cgroup_root: Path = Path("/sys/fs/cgroup")) -> 
 
     Each container has a part of the cgroup tree of its own, which it sees as the whole tree: with version 2 Docker's, with version 1
     /trainyard/NAME. Without that, the systemds of all containers would share the host's: one that shuts down takes the others' along.
-    With version 1 that holds for each controller by itself: those that bind memory, tasks and CPU are a node's own, too, as on a real machine.
+    With version 1 each controller has a tree of its own: those for memory, tasks and CPU are a node's own, too, as on a real machine.
     """
     version_2 = (cgroup_root / "cgroup.controllers").exists()
     hierarchies = [each for each in CONTROLLERS if (cgroup_root / each / "tasks").exists() and not (cgroup_root / each).is_symlink()]
