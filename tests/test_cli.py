@@ -82,7 +82,17 @@ def test_an_interruption_ends_with_130(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 
 def test_systemd_gets_a_tree_of_its_own_on_either_version_of_cgroups(tmp_path: Path) -> None:
-    assert containers.systemd_arguments("n", tmp_path)["volumes"] == ["/sys/fs/cgroup/systemd/trainyard/n:/sys/fs/cgroup/systemd:rw"]
+    systemds = "/sys/fs/cgroup/systemd/trainyard/n:/sys/fs/cgroup/systemd:rw"
+    assert containers.systemd_arguments("n", tmp_path)["volumes"] == [systemds]
+    for folder in ("memory", "cpu,cpuacct"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "tasks").touch()
+    (tmp_path / "cpu").symlink_to("cpu,cpuacct")
+    assert containers.systemd_arguments("n", tmp_path)["volumes"] == [
+        "/sys/fs/cgroup/memory/trainyard/n:/sys/fs/cgroup/memory:rw",
+        "/sys/fs/cgroup/cpu,cpuacct/trainyard/n:/sys/fs/cgroup/cpu,cpuacct:rw",
+        systemds,
+    ]
     (tmp_path / "cgroup.controllers").touch()
     assert containers.systemd_arguments("n", tmp_path)["volumes"] == []
     assert containers.systemd_arguments("n", tmp_path)["cgroupns"] == "private"
