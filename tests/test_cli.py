@@ -67,6 +67,29 @@ def test_ways_to_the_web_services_come_with_the_fingerprint_to_compare() -> None
     )
 
 
+def test_a_check_lists_what_would_change_and_shows_no_proof_that_was_not_run(capsys: pytest.CaptureFixture[str]) -> None:
+    found = report(True)
+    node = found["nodes"][0]  # type: ignore[index]
+    node["environments"][0]["passed"] = None
+    node["changes"] = [
+        {"task": "Install the base packages", "role": "base", "items": [], "diff": ""},
+        {"task": "Write the settings", "role": "", "items": ["a", "b"], "diff": "--- before\n+++ after\n+line"},
+    ]
+    playbooks.show({**found, "check_mode": True})
+    printed = capsys.readouterr().out
+    assert "not run" not in printed
+    assert printed.splitlines() == [
+        "head         no error, 0 would change",
+        "  base: Install the base packages",
+        "  Write the settings (a, b)",
+        "      --- before",
+        "      +++ after",
+        "      +line",
+    ]
+    playbooks.show({**found, "check_mode": False})
+    assert "Install the base packages" not in capsys.readouterr().out
+
+
 def test_an_older_runs_report_does_not_pass_for_this_ones(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text(json.dumps(report(True)))
     monkeypatch.setattr(playbooks, "STATE", tmp_path)

@@ -86,8 +86,10 @@ def run(
 
 
 def show(report: Mapping[str, Any]) -> None:
-    """Print the table node x framework, and what failed."""
+    """Print the table node x framework, what changed where that was asked for, and what failed."""
+    checked = report.get("check_mode", False)
     proofs = [(node["name"], proof) for node in report["nodes"] for proof in node["environments"]]
+    proofs = [(name, proof) for name, proof in proofs if not (checked and proof["passed"] is None)]  # check mode runs none
     if proofs:
         table = Table(title="What trains", title_justify="left")
         for heading in ("node", "environment", "framework", "version", "device"):
@@ -111,14 +113,27 @@ def show(report: Mapping[str, Any]) -> None:
             )
         console.print(table)
     for node in report["nodes"]:
-        changed = f"{node['changed']} changed"
-        state = "unreachable" if not node["reachable"] else "converged" if node["converged"] else "FAILED"
+        changed = f"{node['changed']} {'would change' if checked else 'changed'}"
+        state = "unreachable" if not node["reachable"] else "FAILED" if not node["converged"] else "no error" if checked else "converged"
         console.print(f"{node['name']:<12} {state}, {changed}", highlight=False)
+        for line in changes(node, checked):
+            console.print(line, highlight=False, soft_wrap=True)
         for failure in node["failures"]:
             console.print(Text(f"  {failure['task']}: {failure['message']}", style="red"))
             console.print(Text(f"  -> {failure['what_to_do']}"))
     for line in ways_in(report):
         console.print(line, highlight=False, soft_wrap=True)
+
+
+def changes(node: Mapping[str, Any], checked: bool) -> list[str]:
+    """Return what would change on a node, task by task; in a run that does it, only changes whose difference was asked for."""
+    lines = []
+    for change in node.get("changes", []):
+        if checked or change["diff"]:
+            items = f" ({', '.join(change['items'])})" if change["items"] else ""
+            lines.append(f"  {change['role']}: {change['task']}{items}" if change["role"] else f"  {change['task']}{items}")
+            lines += [f"      {line}" for line in change["diff"].splitlines()]
+    return lines
 
 
 def ways_in(report: Mapping[str, Any]) -> list[str]:

@@ -15,6 +15,8 @@ description:
   - Only playbooks that lie beside or below C(ansible.cfg) are reported, so that an unrelated playbook does not replace the lab's result.
     Commands without a playbook are not reported.
   - Of a failed task nothing but its message is kept, and not even that where the task has C(no_log).
+  - Of a task that changed something its name and those of its items are kept, with C(--diff) also the difference. Only the owner may then
+    read the files.
 options:
   json:
     description:
@@ -87,6 +89,7 @@ class CallbackModule(CallbackBase):
         self.playbook = ""
         self.started = time.time()
         self.clocks: dict[tuple[str, str], float] = {}
+        self.diffs: dict[tuple[str, str], list[str]] = {}
         self.plays_due: set[str] = set()
         self.all_or_none = False  # whether in this play one node's failure ends the run for all
         self.stopped = False
@@ -113,8 +116,18 @@ class CallbackModule(CallbackBase):
 
     @harmless
     def v2_runner_on_ok(self, result: Any) -> None:
-        """Keep what a task found out."""
+        """Keep what a task found out, and whether it changed something."""
         self._ended(result)
+        diffs = self.diffs.pop(self._key(result), [])
+        if result._result.get("changed"):
+            self.recorder.changed(*self._where(result), result._result, "\n".join(diffs))
+
+    @harmless
+    def v2_on_file_diff(self, result: Any) -> None:
+        """Keep what a change to a file is; Ansible asks for it where --diff does, for each item of a loop, before the task ends."""
+        results = result._result.get("results") or [result._result]
+        texts = [self._get_diff(each["diff"]) for each in results if each.get("diff") and each.get("changed")]
+        self.diffs.setdefault(self._key(result), []).extend(text.strip("\n") for text in texts if text)
 
     @harmless
     def v2_runner_on_skipped(self, result: Any) -> None:
@@ -140,9 +153,11 @@ class CallbackModule(CallbackBase):
         if not self.playbook or not stats.processed:
             return
         report = self._report(stats)
+        # What files hold is not for everybody who may read the result.
+        mode = 0o600 if any(change["diff"] for node in report["nodes"] for change in node["changes"]) else 0o644
         written = [
-            self._write(self.get_option("html"), _report_page.render_html(report)),
-            self._write(self.get_option("json"), _report.dump(report)),
+            self._write(self.get_option("html"), _report_page.render_html(report), mode),
+            self._write(self.get_option("json"), _report.dump(report), mode),
         ]
         self._display.display(_report.summary(report), color=constants.COLOR_OK if report["passed"] else constants.COLOR_ERROR)
         for node in report["nodes"]:
@@ -152,16 +167,23 @@ class CallbackModule(CallbackBase):
             self._display.display(f"Report: {' and '.join(filter(None, written))}")
 
     def _ended(self, result: Any) -> None:
-        node = result._host.get_name()
-        began = self.clocks.pop((node, result._task._uuid), None)
+        node, _task = self._key(result)
+        began = self.clocks.pop(self._key(result), None)
         if began is not None:
             self.recorder.took(node, time.monotonic() - began)
         self.recorder.seen(node, result._result)
 
     def _failed(self, result: Any) -> None:
         self.stopped = self.stopped or self.all_or_none
-        role = result._task._role.get_name() if result._task._role else ""
-        self.recorder.failed(result._host.get_name(), result._task.name or result._task.action, role, result._result)
+        self.recorder.failed(*self._where(result), result._result)
+
+    def _key(self, result: Any) -> tuple[str, str]:
+        return result._host.get_name(), result._task._uuid
+
+    def _where(self, result: Any) -> tuple[str, str, str]:
+        """Return node, task and role."""
+        task = result._task
+        return result._host.get_name(), task.name or task.action, task._role.get_name() if task._role else ""
 
     def _report(self, stats: Any) -> dict[str, Any]:
         now = time.time()
@@ -178,8 +200,8 @@ class CallbackModule(CallbackBase):
         )
         return _report.build(self.recorder, {node: stats.summarize(node) for node in stats.processed}, run)
 
-    def _write(self, name: str, text: str) -> str:
-        """Put a file in place in one step, readable for all; return its name as people would write it."""
+    def _write(self, name: str, text: str, mode: int) -> str:
+        """Put a file in place in one step; return its name as people would write it."""
         if not name:
             return ""
         path = self.root / Path(name).expanduser()
@@ -188,7 +210,7 @@ class CallbackModule(CallbackBase):
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 file.write(text)
-            os.chmod(beside, 0o644)
+            os.chmod(beside, mode)
             os.replace(beside, path)
         except BaseException:
             os.unlink(beside)

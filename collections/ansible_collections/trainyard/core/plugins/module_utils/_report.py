@@ -16,6 +16,7 @@ from ansible_collections.trainyard.core.plugins.module_utils._host.reported impo
 SCHEMA = 1
 HIDDEN = "The message is hidden because the task handles a secret."
 _LONGEST_MESSAGE = 2000  # characters
+_LONGEST_DIFF = 20_000
 
 
 class ReportError(Exception):
@@ -58,6 +59,7 @@ class Recorder:
         self.proofs: dict[str, dict[str, dict[str, Any]]] = {}
         self.services: dict[str, dict[str, dict[str, Any]]] = {}
         self.failures: dict[str, list[dict[str, str]]] = {}
+        self.changes: dict[str, list[dict[str, Any]]] = {}
 
     def took(self, node: str, seconds: float) -> None:
         """Add what one task took."""
@@ -73,6 +75,11 @@ class Recorder:
         service = service_of(result)
         if service:
             self.services.setdefault(node, {})[service["name"]] = service
+
+    def changed(self, node: str, task: str, role: str, result: Mapping[str, Any], diff: str = "") -> None:
+        """Keep that a task changed a node, or would: the items of its loop that did, and the difference as text."""
+        entry = {"task": _clean(task), "role": _clean(role), "items": items_of(result), "diff": printable(printable(diff), _LONGEST_DIFF)}
+        self.changes.setdefault(node, []).append(entry)
 
     def failed(self, node: str, task: str, role: str, result: Mapping[str, Any]) -> None:
         """Keep a failure."""
@@ -106,6 +113,7 @@ def build(recorder: Recorder, stats: Mapping[str, Mapping[str, int]], run: Run) 
                 "system": recorder.systems.get(name, {}),
                 "environments": list(recorder.proofs.get(name, {}).values()),
                 "services": list(recorder.services.get(name, {}).values()),
+                "changes": recorder.changes.get(name, []),
                 # A failure that a rescue has dealt with is none.
                 "failures": [] if well else recorder.failures.get(name, []),
             }
@@ -183,6 +191,21 @@ def service_of(result: Mapping[str, Any]) -> dict[str, Any]:
 def tunnel(port: int, node: str) -> str:
     """Return the command that leads to a web service of a node. It names an address: ``localhost`` may lead to another one."""
     return f"ssh -L {port}:127.0.0.1:{port} {node}"
+
+
+def items_of(result: Mapping[str, Any]) -> list[str]:
+    """Return the names of the items of a loop that changed something; of an item that is more than a word only what names it."""
+    found = []
+    for item in result.get("results") or []:
+        if isinstance(item, Mapping) and item.get("changed"):
+            value = item.get("_ansible_item_label", item.get("item"))
+            if item.get("censored") or item.get("_ansible_no_log"):
+                value = "hidden"
+            elif isinstance(value, Mapping):
+                value = next((value[key] for key in ("name", "path", "dest") if key in value), "")
+            if isinstance(value, (str, int, float)) and value != "":
+                found.append(printable(_clean(value), 100))
+    return found
 
 
 def message_of(result: Mapping[str, Any]) -> str:

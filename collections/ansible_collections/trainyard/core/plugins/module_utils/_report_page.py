@@ -69,6 +69,8 @@ details { margin-top: .7rem; }
 summary { cursor: pointer; color: var(--soft); font-size: .9rem; width: fit-content; border-radius: 4px; }
 summary:hover { color: var(--ink); }
 :focus-visible { outline: 2px solid var(--good); outline-offset: 2px; }
+.changes { margin: .5rem 0 0; padding-left: 1.2rem; }
+.changes li { margin: .25rem 0; overflow-wrap: anywhere; }
 .detail { margin: .7rem -1.4rem -1.2rem; overflow-x: auto; }
 .detail th, .detail td { padding: .5rem 1.1rem; }
 .detail tr > :first-child { padding-left: 1.4rem; }
@@ -275,7 +277,22 @@ def _node(node: Mapping[str, Any], check_mode: bool) -> str:
         rows = map(_proof_row, node["environments"])
         table = "<details>\n<summary>Its environments in detail</summary>\n"
         table += f'<div class="detail">\n{_table("environments", headings, rows)}</div>\n</details>\n'
-    return f'<article class="sheet">\n{head}{table}</article>'
+    return f'<article class="sheet">\n{head}{_changes(node, check_mode)}{table}</article>'
+
+
+def _changes(node: Mapping[str, Any], check_mode: bool) -> str:
+    lines = []
+    for change in node.get("changes", []):
+        where = f'<span class="soft">{_e(change["role"])}</span> ' if change["role"] else ""
+        items = f'<span class="small">{_e(", ".join(change["items"]))}</span>' if change["items"] else ""
+        diff = f"<pre>{_e(change['diff'])}</pre>" if change["diff"] else ""
+        lines.append(f"<li>{where}{_e(change['task'])}{items}{diff}</li>")
+    if not lines:
+        return ""
+    what = "What would change" if check_mode else "What changed"
+    return (
+        f'<details{" open" if check_mode else ""}>\n<summary>{what}</summary>\n<ul class="changes">\n{"".join(lines)}\n</ul>\n</details>\n'
+    )
 
 
 def _proof_row(proof: Mapping[str, Any]) -> str:

@@ -285,3 +285,44 @@ def test_under_ansible_runner(project: Project, tmp_path: Path) -> None:
     )
     assert done.rc == 0
     assert project.report()["passed"]
+
+
+CHANGES = """
+- hosts: one
+  gather_facts: false
+  tasks:
+    - name: Write files
+      ansible.builtin.copy: {dest: "{{ playbook_dir }}/{{ item }}", content: "new line\\n", mode: "0600"}
+      loop: [first, second]
+    - name: Write a secret
+      ansible.builtin.copy: {dest: "{{ playbook_dir }}/secret", content: canary-7391, mode: "0600"}
+      diff: false
+    - name: Write what is hidden
+      ansible.builtin.copy: {dest: "{{ playbook_dir }}/hidden", content: canary-7391, mode: "0600"}
+      no_log: true
+    - name: Change nothing
+      ansible.builtin.debug: {msg: canary-7391}
+"""
+
+
+@pytest.mark.parametrize("words", [("--check",), ("--check", "--diff"), ("--diff",), ()])
+def test_what_would_change_is_listed(project: Project, words: tuple[str, ...]) -> None:
+    (project.root / "first").write_text("old line\n")
+    (project.root / "first").chmod(0o600)
+    done = project.play(CHANGES, *words)
+    assert done.returncode == 0, done.stdout
+    changes = project.report()["nodes"][0]["changes"]
+    assert [(change["task"], change["items"]) for change in changes] == [
+        ("Write files", ["first", "second"]),
+        ("Write a secret", []),
+        ("Write what is hidden", []),
+    ]
+    if "--diff" in words:
+        assert "-old line\n+new line" in changes[0]["diff"]
+        assert changes[0]["diff"].count("+new line") == 2
+    assert [bool(change["diff"]) for change in changes] == ["--diff" in words, False, False]
+    for name in (".trainyard/report.json", "results/page.html"):
+        text = (project.root / name).read_text()
+        assert CANARY not in text
+        assert stat.S_IMODE((project.root / name).stat().st_mode) == (0o600 if "--diff" in words else 0o644)
+    assert ("What would change" in text) == ("--check" in words)

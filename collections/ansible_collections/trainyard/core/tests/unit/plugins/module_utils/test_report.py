@@ -79,6 +79,7 @@ def test_a_run_in_which_all_is_well() -> None:
                 "system": {"distribution": "Debian", "kernel": "6.1"},
                 "environments": [PROOF],
                 "services": [],
+                "changes": [],
                 "failures": [],
             }
         ],
@@ -218,6 +219,24 @@ def test_known_symptoms_have_a_cure(message: str, advice: str) -> None:
 def test_a_changed_host_key_is_compared_before_the_old_one_is_removed(message: str) -> None:
     advice = _report.what_to_do(message, "node1")
     assert advice.index("ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub") < advice.index("ssh-keygen -R ADDRESS")
+
+
+def test_what_changes_is_named_by_task_and_item() -> None:
+    recorder = _report.Recorder()
+    loop = {
+        "results": [
+            {"changed": True, "item": "one"},
+            {"changed": False, "item": "two"},
+            {"changed": True, "item": {"name": "bob", "password": "canary"}},
+            {"changed": True, "item": {"password": "canary"}},
+            {"changed": True, "_ansible_item_label": "label", "item": {"password": "canary"}},
+            {"changed": True, "item": "canary", "_ansible_no_log": True},
+        ]
+    }
+    recorder.changed("head", "Make \x1b[31mit", "base", loop, "--- before\n+++ after\n\x1b[32m+new\x1b[0m")
+    assert recorder.changes["head"] == [
+        {"task": "Make it", "role": "base", "items": ["one", "bob", "label", "hidden"], "diff": "--- before\n+++ after\n+new"}
+    ]
 
 
 def test_a_report_is_read_back(tmp_path: Path) -> None:
