@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.trainyard.core.plugins.plugin_utils._fleet_plan import fleet_plan
-from ansible_collections.trainyard.core.plugins.plugin_utils._fleet_words import NAMES, fleet
+from ansible_collections.trainyard.core.plugins.plugin_utils._fleet_words import EXPECTED, NAMES, fleet
 
 from tests.support import ansible_playbook
 from trainyard import catalog, cli
@@ -60,7 +60,7 @@ def test_offline_the_kernel_and_secure_boot_are_believed_too(tmp_path: Path, cap
 def test_every_word_of_the_role_is_read_and_every_word_that_is_read_is_the_roles() -> None:
     role = Path(__file__).parents[1] / "roles/plan"
     options = yaml.safe_load((role / "meta/argument_specs.yml").read_text())["argument_specs"]["main"]["options"]
-    assert set(NAMES) == set(yaml.safe_load((role / "defaults/main.yml").read_text())) == set(options)
+    assert {*NAMES, EXPECTED} == set(yaml.safe_load((role / "defaults/main.yml").read_text())) == set(options)
 
 
 def test_nodes_that_get_the_same_stand_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -288,7 +288,7 @@ _ADVICE = (
         "all has to join the group first: `usermod -aG sudo USER`.",
     ),
     (
-        r"sudo: (command )?not found|sudo: No such file",
+        r"sudo: (command )?not found|sudo: No such file|No such file or directory: 'sudo'",
         "The node has no sudo. As root on the node: `apt-get install sudo`, then `usermod -aG sudo USER`. Or log in as root, with "
         "`ansible_user: root` in the inventory.",
     ),

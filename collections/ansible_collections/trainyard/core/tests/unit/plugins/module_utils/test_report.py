@@ -181,6 +181,10 @@ def test_a_long_message_is_cut() -> None:
             "Host key verification failed.",
             "is not in your known_hosts file. Nothing was sent to it",
         ),
+        (
+            "Child start failed: [Errno 2] No such file or directory: 'sudo'. Command was: sudo -u root -- /usr/bin/python3",
+            "The node has no sudo",
+        ),
         ("Failed to connect to the host via ssh: Host key verification failed.", "is not in your known_hosts file, or differs from"),
         (
             "Host key checking is enabled, and SSH reported an unrecognized or mismatching host key.",
