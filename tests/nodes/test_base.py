@@ -111,7 +111,7 @@ def modes(node: Lab) -> list[str]:
 
 def test_older_homes_are_reported_and_those_of_a_killed_run_are_closed(node: Lab, tmp_path: Path, variables: dict[str, Any]) -> None:
     # bob opened his himself. The run that made alice's was killed before it closed hers, on a system whose own HOME_MODE is 0755.
-    note = 'echo \'["alice"]\' >/var/lib/trainyard/new-homes'
+    note = "echo '[\"alice\"]' >/var/lib/trainyard/new-homes"
     node.execute("head", ["sh", "-c", f"chmod 0755 /home/bob /home/alice; {note}"])
     (admin, *_others) = modes(node)
     done = run(node, tmp_path, "playbooks/base.yml", variables)
