@@ -96,12 +96,46 @@ def test_it_becomes_so_and_stays_so(node: Lab, tmp_path: Path, variables: dict[s
     for user in ("alice", "bob"):
         assert node.execute("head", ["cat", f"/home/{user}/.ssh/authorized_keys"]).strip() == f"{KEY} {user}@laptop"
         assert node.execute("head", ["stat", "-c", "%U %a", f"/home/{user}/.ssh/authorized_keys"]).strip() == f"{user} 600"
+        assert node.execute("head", ["stat", "-c", "%U %a", f"/home/{user}"]).strip() == f"{user} 750"
     assert node.execute("head", ["getent", "group", "vision"]).strip().split(":")[3] == "alice,admin"
     assert "carol" not in node.execute("head", ["cat", "/etc/passwd"])
     again = run(node, tmp_path, "playbooks/base.yml", variables)
     assert (again.status, again.changed) == (0, {"head": 0})
     checked = run(node, tmp_path, "playbooks/base.yml", variables, "--check")
     assert (checked.status, checked.changed) == (0, {"head": 0})
+
+
+def modes(node: Lab) -> list[str]:
+    return node.execute("head", ["stat", "-c", "%a", "/home/admin", "/home/alice", "/home/bob"]).split()
+
+
+def test_older_homes_are_reported_and_those_of_a_killed_run_are_closed(node: Lab, tmp_path: Path, variables: dict[str, Any]) -> None:
+    # bob opened his himself. The run that made alice's was killed before it closed hers, on a system whose own HOME_MODE is 0755.
+    note = "echo '[\"alice\"]' >/var/lib/trainyard/new-homes"
+    node.execute("head", ["sh", "-c", f"chmod 0755 /home/bob /home/alice; {note}"])
+    (admin, *_others) = modes(node)
+    done = run(node, tmp_path, "playbooks/base.yml", variables)
+    assert (done.status, done.changed) == (0, {"head": 1}), done.failures()
+    assert modes(node) == [admin, "750", "755"]
+    (warned,) = done.results["base : Check the modes of the homes", "head"]["warnings"]
+    assert "/home/bob of bob (0755)" in warned
+    assert "/home/alice" not in warned
+    node.execute("head", ["sh", "-c", "test ! -e /var/lib/trainyard/new-homes; chmod 0750 /home/bob"])
+    again = run(node, tmp_path, "playbooks/base.yml", variables)
+    assert (again.status, again.changed) == (0, {"head": 0})
+
+
+def test_a_home_that_is_made_again_is_new(node: Lab, tmp_path: Path, variables: dict[str, Any]) -> None:
+    node.execute("head", ["rm", "-r", "/home/bob"])
+    done = run(node, tmp_path, "playbooks/base.yml", variables)
+    assert done.status == 0, done.failures()
+    assert modes(node)[2] == "750"
+    other = {**variables, "base_home_mode": "0711", "base_users": [*variables["base_users"], {"name": "dan", "keys": [f"{KEY} dan"]}]}
+    done = run(node, tmp_path, "playbooks/base.yml", other)
+    assert done.status == 0, done.failures()
+    assert node.execute("head", ["stat", "-c", "%a", "/home/dan"]).strip() == "711"
+    refused = run(node, tmp_path, "playbooks/base.yml", {**variables, "base_home_mode": "0777"})
+    assert "base_home_mode: '0777' would let others write into homes" in refused.failures()
 
 
 def test_a_mirror_that_the_labs_own_authority_vouches_for_is_trusted_from_the_first(node: Lab) -> None:

@@ -174,6 +174,14 @@ def test_in_an_allocation_no_node_needs_to_see_the_folder(cluster: Cluster) -> N
     assert (refused, "--num-nodes: the allocation" in said) == (64, True)
 
 
+def test_nodes_prove_themselves_by_meeting_and_training(cluster: Cluster) -> None:
+    words = "cd /; salloc -N2 --ntasks-per-node=1 --cpus-per-task=1 /usr/local/lib/trainyard/training/run prove 2>&1"
+    said = cluster.shell("head", words)
+    assert "node1 has met node2" in said
+    assert re.search(r"PyTorch trained on node1 and node2 \(cpu\) to 0\.9[5-9]", said)
+    assert "\x1b" not in said
+
+
 def put(cluster: Cluster, path: str, text: str, name: str = "ada") -> None:
     """Write a user's file in the shared folder."""
     cluster.lab.execute(

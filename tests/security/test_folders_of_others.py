@@ -35,7 +35,7 @@ def data(house: House) -> Iterator[str]:
         house.root(node, f"mkdir -p {ENVIRONMENT}/bin; ln -sfn /usr/bin/python3 {ENVIRONMENT}/bin/python")
     yield "/srv/data"
     for node in CLUSTER:
-        house.root(node, f"rm -rf {ENVIRONMENT} /srv/data/* /tmp/planted /tmp/job /tmp/ran; runuser -l alice -c 'rm -rf sweeps'")
+        house.root(node, f"rm -rf {ENVIRONMENT} /srv/data/* /tmp/project /tmp/ran; runuser -l alice -c 'rm -rf sweeps'")
 
 
 def test_a_sweeps_folder_that_bob_made_is_refused_where_it_is_typed_and_where_it_would_run(house: House, data: str) -> None:
@@ -83,27 +83,25 @@ def test_a_hook_that_bob_left_where_alice_works_is_not_shipped(house: House, dat
 
 def test_a_jobs_folder_that_bob_made_on_another_node_is_not_used_there(house: House, data: str) -> None:
     script = "import os; print('sees', sorted(os.listdir(os.environ['TRAINYARD_CHECKPOINTS'])))"
-    member(house, "alice", "mkdir /tmp/job", "node1")
-    write(house, "node1", "alice", "/tmp/job/train.py", script)
-    for node in ("node1", "node2"):
-        house.root(node, "touch /tmp/planted")
-    # What a job asks for is easy to guess; that bob has guessed it to the letter is shown with a dry run of the same job.
-    words = "cd /tmp/job; cluster_train --framework keras --environment stand-in --config train.py --num-nodes 2 --watch"
+    member(house, "alice", "mkdir /tmp/project", "node1")
+    write(house, "node1", "alice", "/tmp/project/train.py", script)
+    # What a job asks for is easy to guess; here bob has guessed it to the letter, since an earlier job of the same folder tells it.
+    words = "cd /tmp/project; cluster_train --framework keras --environment stand-in --config train.py --num-nodes 2 --watch"
     status, printed = member(house, "alice", words, "node1")
     assert status == 0, printed
-    wish = house.root("node1", "cat /tmp/job/train-1/job.json; rm -r /tmp/job/train-1")
+    wish = house.root("node1", "cat /tmp/project/train-1/job.json; rm -r /tmp/project/train-1")
     member(
         house,
         "bob",
-        "umask 0; mkdir -p /tmp/job/train-1/logs /tmp/job/train-1/checkpoints; touch /tmp/job/train-1/checkpoints/evil.pt",
+        "umask 0; mkdir -p /tmp/project/train-1/logs /tmp/project/train-1/checkpoints; touch /tmp/project/train-1/checkpoints/evil.pt",
         "node2",
     )
-    write(house, "node2", "bob", "/tmp/job/train-1/job.json", wish, "0666")
+    write(house, "node2", "bob", "/tmp/project/train-1/job.json", wish, "0666")
     status, printed = member(house, "alice", words, "node1")
     assert status == 0, printed
-    assert house.root("node1", "cmp /tmp/job/train-1/job.json - <<'END' && echo same\n" + wish + "\nEND") == "same"
+    assert house.root("node1", "cmp /tmp/project/train-1/job.json - <<'END' && echo same\n" + wish + "\nEND") == "same"
     assert "[node2] sees []" in printed
-    assert house.root("node2", "find /tmp/job/train-1 -user alice") == ""
+    assert house.root("node2", "find /tmp/project/train-1 -user alice") == ""
 
 
 def test_bob_neither_removes_nor_replaces_what_is_alices_in_the_data_folder(house: House, data: str) -> None:

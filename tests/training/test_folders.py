@@ -217,10 +217,31 @@ def test_a_sweep_of_ones_own_runs_and_shows_its_table(
     assert (project / "sweep-train").stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.parametrize("name", ["train.py", "."])
+def test_a_script_that_others_can_change_or_add_modules_to_is_not_swept(project: Path, name: str) -> None:
+    script = project / "scripts" / "train.py"
+    script.parent.mkdir()
+    script.write_text(f"open({str(project / 'ran')!r}, 'w')")
+    folder = project / "sweep-train"
+    folder.mkdir(mode=0o700)
+    job.write_json(folder / "runs.json", {"script": str(script), "python": sys.executable, "runs": [{"lr": "1"}]})
+    (script.parent / name).chmod(0o777)
+    with pytest.raises(NotOwnError, match="everybody may write there"):
+        sweep.main(["scripts/train.py", "--lr", "1"], Path("/run"), SETTINGS)
+    with pytest.raises(NotOwnError, match="everybody may write there"):
+        sweep.one(folder, 0)
+    script.unlink()
+    script.parent.chmod(0o755)
+    with pytest.raises(RefusedError, match="cannot be read on") as refused:
+        sweep.one(folder, 0)
+    assert refused.value.status == NOT_SEEN
+    assert not (project / "ran").exists()
+
+
 def test_a_sweeps_log_that_leads_elsewhere_is_not_written(project: Path) -> None:
     folder = project / "sweep-train"
     folder.mkdir(mode=0o700)
-    job.write_json(folder / "runs.json", {"script": "train.py", "python": sys.executable, "runs": [{"lr": "1"}]})
+    job.write_json(folder / "runs.json", {"script": str(project / "train.py"), "python": sys.executable, "runs": [{"lr": "1"}]})
     (project / "precious").write_text("precious")
     (folder / "log_lr1.txt").symlink_to(project / "precious")
     with pytest.raises(NotOwnError):

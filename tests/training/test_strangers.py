@@ -82,6 +82,36 @@ def test_a_thousand_idle_connections_keep_no_node_from_coming(known: bool, monke
     assert len(idle) == 1000
 
 
+def test_connections_from_elsewhere_do_not_crowd_out_a_nodes_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meeting, "FIRST_LINE", 20.0)
+    host = host_of("n0")
+    address = HERE
+
+    async def slow_node_in_a_crowd() -> bytes:
+        nonlocal address
+        port = await host.open(HERE)
+        running = asyncio.create_task(host.run())
+        monkeypatch.setattr(meeting, "_plain", lambda _address: address)
+        reader, writer = await asyncio.open_connection(HERE, port)
+        await asyncio.sleep(0.2)  # taken, and slow to show its token
+        address = "192.0.2.1"
+        crowd = [await asyncio.open_connection(HERE, port) for _number in range(300)]
+        await asyncio.sleep(0.2)
+        writer.write(b'{"token": "secret", "rank": 0, "node": {}}\n')
+        heard = await reader.readline() + await reader.readline()
+        writer.write(b'{"status": 0}\n')
+        await running
+        for _reader, each in crowd:
+            each.close()
+        writer.close()
+        return heard
+
+    heard = asyncio.run(slow_node_in_a_crowd())
+    assert b'{"nodes": [{}]}' in heard
+    assert host.problem == ""
+    assert host.strangers["192.0.2.1"] >= 300 - meeting.WAITING[False]
+
+
 def test_the_first_line_has_seconds_and_a_size() -> None:
     host = host_of("n0")
 

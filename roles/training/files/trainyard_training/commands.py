@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .errors import USAGE, RefusedError
+from .text import printable
 
 
 def main(words: Sequence[str], run: Path, settings: dict[str, str]) -> int:
@@ -37,7 +38,9 @@ def main(words: Sequence[str], run: Path, settings: dict[str, str]) -> int:
             return run_one.main(rest, Path(settings["lock"]))
         return _on_a_node(name, rest, run, settings)
     except RefusedError as refused:
-        print(f"{'' if str(refused).startswith(name) else f'{name}: '}{refused}", file=sys.stderr)
+        # Paths in it may be somebody else's to name.
+        lines = "\n".join(printable(line) for line in str(refused).split("\n"))
+        print(f"{'' if lines.startswith(name) else f'{name}: '}{lines}", file=sys.stderr)
         return refused.status
 
 

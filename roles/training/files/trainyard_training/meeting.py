@@ -244,8 +244,7 @@ class Host:
         finally:
             waiting.pop(writer, None)
         if not said or (said.node is not None and said.rank in self._here):
-            if address in self.strangers or len(self.strangers) < 1000:
-                self.strangers[address] += 1
+            self.strangers[address if address in self.strangers or len(self.strangers) < 1000 else "elsewhere"] += 1
             writer.close()
         elif said.node is not None:
             await self._seat(said.rank, said.node, Line(reader, writer))

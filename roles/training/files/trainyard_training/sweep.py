@@ -8,6 +8,7 @@ import argparse
 import csv
 import itertools
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -18,7 +19,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 from . import cluster, folders, job
-from .errors import RefusedError
+from .errors import NOT_SEEN, RefusedError
 from .options import _count, _Parser
 from .watch import OPEN
 
@@ -178,6 +179,7 @@ def main(words: Sequence[str], run: Path, settings: Mapping[str, str]) -> int:
     except OSError as error:
         raise RefusedError(f"sweep: the folder {folder} cannot be made: {error.strerror}. Work in a folder of your own.") from error
     with folders.opened(folder) as place:
+        check_script(script)
         return _main(Sweep(place, combinations(wanted), folder), chosen, script, python, run)
 
 
@@ -192,6 +194,21 @@ def _main(sweep: Sweep, chosen: argparse.Namespace, script: Path, python: str, r
         time.sleep(1)
     show(sweep, chosen.metric, chosen.lowest)
     return 1 if chosen.watch and sweep.open() else 0
+
+
+def check_script(script: Path) -> None:
+    """Check a script and its folder, from which Python imports before it looks anywhere else.
+
+    Raises:
+        NotOwnError: one of them is neither the user's nor root's, or others may write there.
+        RefusedError: there is no such script here.
+    """
+    try:
+        folders.check_way(script.parent)
+        for path in (script.parent, script):
+            folders.check(path, root=True)
+    except OSError as error:
+        raise RefusedError(f"sweep: {script} cannot be read on {os.uname().nodename}: {error.strerror}.", NOT_SEEN) from error
 
 
 def running(folder: Path) -> str:
@@ -251,6 +268,7 @@ def one(folder: Path, number: int) -> int:
         told = job.read_json(place / "runs.json")
         sweep = Sweep(place, told["runs"], folder)
         run = sweep.runs[number]
+        check_script(Path(told["script"]))
         words = [told["python"], "-u", told["script"], *(f"--{name}={value}" for name, value in run.items())]
         with open(folders.write(sweep.log(run)), "wb") as log:
             status = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
