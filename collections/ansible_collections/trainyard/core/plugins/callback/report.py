@@ -159,7 +159,7 @@ class CallbackModule(CallbackBase):
         self.recorder.seen(node, result._result)
 
     def _failed(self, result: Any) -> None:
-        self.stopped = self.stopped or self.all_or_none
+        self.stopped = self.stopped or self.all_or_none or getattr(result._task, "any_errors_fatal", False) is True
         role = result._task._role.get_name() if result._task._role else ""
         self.recorder.failed(result._host.get_name(), result._task.name or result._task.action, role, result._result)
 
