@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -101,7 +102,12 @@ def _run(on_event: Callable[[Event], None], environment: Mapping[str, str], **wh
                 private_data_dir=private,
                 project_dir=str(REPOSITORY),
                 **what,
-                envvars={**environment, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+                envvars={
+                    **environment,
+                    "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+                    # Ansible keeps a connection open by a host's name: the head of one lab is not to be taken for that of another.
+                    "ANSIBLE_SSH_CONTROL_PATH_DIR": f"~/.ansible/cp/{hashlib.sha256(what['inventory'].encode()).hexdigest()[:8]}",
+                },
                 quiet=True,
                 event_handler=handle,
                 cancel_callback=lambda: stopped,
