@@ -174,7 +174,7 @@ class CallbackModule(CallbackBase):
         self.recorder.seen(node, result._result)
 
     def _failed(self, result: Any) -> None:
-        self.stopped = self.stopped or self.all_or_none
+        self.stopped = self.stopped or self.all_or_none or getattr(result._task, "any_errors_fatal", False) is True
         self.recorder.failed(*self._where(result), result._result)
 
     def _key(self, result: Any) -> tuple[str, str]:

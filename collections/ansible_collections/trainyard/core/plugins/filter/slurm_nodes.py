@@ -56,7 +56,7 @@ def slurm_nodes(computes: Sequence[str], hostvars: Mapping[str, Any]) -> dict[st
         address, ansible_host, host = (str(variables.get(each) or "") for each in ("slurm_address", "ansible_host", "slurm_hostname"))
         known = hosts.node(str(name), address, ansible_host, {**(variables.get("ansible_facts") or {}), "hostname": looked["host"]}, host)
         gpus = list(wished) if wished is not None else [slurm_conf.gpu_type(str(gpu["name"])) for gpu in seen["nvidia_smi"]["gpus"]]
-        refusals = [*hosts.name_problems({str(name): known}, "slurm_hostname"), *filter(None, [known["refused"]])]
+        refusals = [*hosts.name_problems({str(name): known}, str(name), "slurm_hostname"), *filter(None, [known["refused"]])]
         if refusals:
             raise AnsibleFilterError(" ".join(refusals))
         try:

@@ -48,8 +48,8 @@ def slurm_problems(wishes: Mapping[str, Any], hostvars: Mapping[str, Any], nodes
     """Return one sentence for each thing in ``wishes`` that could not be."""
     members = [name for name in dict.fromkeys([*wishes["controllers"], *wishes["computes"], *wishes["submits"]]) if name in hostvars]
     found = slurm_conf.problems({**wishes, "users": {name: hostvars[name].get("slurm_users") or [] for name in members}})
-    refused = [str(each["refused"]) for each in nodes.values() if each["refused"]]
-    return [*found, *hosts.name_problems(nodes, "slurm_hostname"), *refused]
+    refused = nodes.get(wishes["host"], {}).get("refused")
+    return [*found, *hosts.name_problems(nodes, str(wishes["host"]), "slurm_hostname"), *([str(refused)] if refused else [])]
 
 
 class FilterModule:

@@ -101,22 +101,24 @@ def node(name: str, address: str, ansible_host: str, facts: Mapping[str, Any], h
     }
 
 
-def name_problems(nodes: Mapping[str, Mapping[str, Any]], variable: str) -> list[str]:
-    """Return one sentence for each node that has no host name of its own, or that calls itself otherwise.
+def name_problems(nodes: Mapping[str, Mapping[str, Any]], host: str, variable: str) -> list[str]:
+    """Return one sentence for each node that has no host name of its own by the inventory, and where this one calls itself otherwise.
 
-    Slurm demands that a node's name is its host name. What a node calls itself is compared with the inventory, and goes nowhere.
+    Slurm demands that a node's name is its host name. What a node calls itself is compared with the inventory, and goes nowhere. Each node
+    speaks for itself, and one that is refused stops all.
 
     Args:
         nodes: name in the inventory -> what :func:`node` returns.
+        host: this node's name in the inventory.
         variable: the one by which the inventory gives a node a host name.
     """
     found: list[str] = []
     before: dict[str, str] = {}
     for name, each in nodes.items():
-        host, own = str(each["host"]), str(each["reported"])
-        if not reported.is_host_name(host) or host == "localhost":
+        wanted, own = str(each["host"]), str(each["reported"])
+        if not reported.is_host_name(wanted) or wanted == "localhost":
             found.append(
-                f"{variable}: {name} needs a host name (letters, digits and -), and {reported.shown(host)} is none. Rename it in the "
+                f"{variable}: {name} needs a host name (letters, digits and -), and {reported.shown(wanted)} is none. Rename it in the "
                 "inventory, or write there what `hostname -s` prints on it, such as node1."
             )
             continue
@@ -126,12 +128,12 @@ def name_problems(nodes: Mapping[str, Mapping[str, Any]], variable: str) -> list
                     f"{variable}: {before[known]} and {name} would both be called {known}. Give one of them another host name, on the "
                     "node (sudo hostnamectl set-hostname) and in the inventory."
                 )
-        if each["seen"] and own != host:
+        if name == host and each["seen"] and own != wanted:
             twin = next((other for other, one in nodes.items() if other != name and own in (one["reported"], one["host"])), "")
             also = f", as {twin} {'does' if nodes[twin]['reported'] == own else 'is called'}" if twin else ""
             found.append(
-                f"{name} calls itself {own}{also}; by the inventory its host name is {host}. Set it on the node: sudo "
-                f"hostnamectl set-hostname {host}. Where its own name is right, rename it in the inventory, or write the name there as "
+                f"{name} calls itself {own}{also}; by the inventory its host name is {wanted}. Set it on the node: sudo "
+                f"hostnamectl set-hostname {wanted}. Where its own name is right, rename it in the inventory, or write the name there as "
                 f"{variable} of {name}."
             )
     return found
@@ -150,7 +152,7 @@ def problems(wishes: Mapping[str, Any], nodes: Mapping[str, Mapping[str, Any]], 
     address = addresses.get(host)
     if address is None:
         return [f"{role}_hosts does not name {host}, which is to know the others: {', '.join(nodes) or 'it is empty'}."]
-    found += [str(each["refused"]) for each in nodes.values() if each["refused"]]
+    found += [str(nodes[host]["refused"])] if nodes[host]["refused"] else []
     if not address and not nodes[host]["refused"]:
         found.append(
             f"{role}_address is empty: this node has no route to the network. Give it the address by which the other nodes reach it."
@@ -160,7 +162,7 @@ def problems(wishes: Mapping[str, Any], nodes: Mapping[str, Mapping[str, Any]], 
     for name in addresses:
         if not _HOST.match(name):
             found.append(f"{role}_hosts: '{name}' cannot be a host's name (letters, digits, - and dots).")
-    found += name_problems({name: each for name, each in nodes.items() if _HOST.match(name)}, f"{role}_hostname")
+    found += name_problems({name: each for name, each in nodes.items() if _HOST.match(name)}, host, f"{role}_hostname")
     domain = str(wishes.get("domain") or "")
     if domain and not reported.is_fqdn(domain):
         found.append(f"{role}_domain: {reported.shown(domain)} is not a domain. Use one such as lab.example, or '' for none.")

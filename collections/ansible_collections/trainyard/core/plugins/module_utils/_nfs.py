@@ -236,7 +236,7 @@ def problems(wishes: Mapping[str, Any], nodes: Mapping[str, Mapping[str, Any]], 
         return found
     own = [str(folder["path"]) for folder in folders if not folder.get("source")]
     if own:
-        found += [str(each["refused"]) for each in nodes.values() if each.get("refused")]
+        found += [str(nodes[host]["refused"])] if nodes.get(host, {}).get("refused") else []
         found += _server_problems(wishes["server"], nodes, host, look)
     found += base.number_problems("base_users", wishes["users"], "shared files carry their owner's number")
     found += base.number_problems("base_groups", wishes["groups"], "shared files carry their group's number")

@@ -179,11 +179,11 @@ class Controller:
         if action == "restart":
             self.restart()
         # After a restart as well: the nodes' daemons get the new files by it.
-        started = os.path.getsize(LOG) if os.path.exists(LOG) else 0
+        log_size = os.path.getsize(LOG) if os.path.exists(LOG) else 0
         rc, output, errors = self.module.run_command(["scontrol", "reconfigure"])
         if rc:
-            raise ControllerError(f"scontrol reconfigure failed: {(errors or output).strip()} {self.fatal(started)}".strip())
-        self.wait(started)
+            raise ControllerError(f"scontrol reconfigure failed: {(errors or output).strip()} {self.fatal(log_size)}".strip())
+        self.wait(log_size)
 
     def restart(self) -> None:
         """Restart the daemon, and wait until it answers.
@@ -191,18 +191,18 @@ class Controller:
         Raises:
             ControllerError: it does not.
         """
-        started = os.path.getsize(LOG) if os.path.exists(LOG) else 0
+        log_size = os.path.getsize(LOG) if os.path.exists(LOG) else 0
         self.module.run_command(["systemctl", "reset-failed", UNIT])  # systemd refuses what was started too often
         rc, _output, errors = self.module.run_command(["systemctl", "restart", UNIT])
         if rc:
-            raise ControllerError(f"systemctl restart {UNIT} failed: {errors.strip()} {self.fatal(started)}".strip())
-        self.wait(started)
+            raise ControllerError(f"systemctl restart {UNIT} failed: {errors.strip()} {self.fatal(log_size)}".strip())
+        self.wait(log_size)
 
-    def wait(self, started: int) -> None:
+    def wait(self, log_size: int) -> None:
         """Wait until the daemon answers.
 
         Args:
-            started: size of its log before.
+            log_size: how long its log was before.
 
         Raises:
             ControllerError: it has ended, or does not answer in time.
@@ -211,23 +211,23 @@ class Controller:
         while self.module.run_command(["scontrol", "ping"])[0]:
             ended = self.module.run_command(["systemctl", "is-failed", "--quiet", UNIT])[0] == 0
             if ended or time.monotonic() > end:
-                raise ControllerError(f"it {'has ended' if ended else 'does not answer'}. {self.fatal(started)}".strip())
+                raise ControllerError(f"it {'has ended' if ended else 'does not answer'}. {self.fatal(log_size)}".strip())
             time.sleep(0.5)
 
     @staticmethod
-    def fatal(started: int) -> str:
+    def fatal(log_size: int) -> str:
         """Return why the daemon ended, from its log; empty where that does not say.
 
         Args:
-            started: size of the log before.
+            log_size: how long the log was before.
         """
         try:
             with open(LOG, encoding="utf-8", errors="replace") as file:
-                file.seek(started if started <= os.path.getsize(LOG) else 0)
+                file.seek(log_size if log_size <= os.path.getsize(LOG) else 0)
                 lines = [reported.printable(line.strip(), 300) for line in file if "fatal:" in line]
         except OSError:
             return ""
-        return lines[-1] if lines else ""
+        return f"{lines[-1]}." if lines else ""
 
 
 def write(path: str, text: str) -> None:

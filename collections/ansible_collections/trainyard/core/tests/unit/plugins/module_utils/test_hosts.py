@@ -76,14 +76,14 @@ def test_by_which_address(wished: str, ansible_host: str, address: str) -> None:
         ({"head": seen("head", "192.0.2.1")}, {"serves_to": ["10.0.0.1/8"]}, "names_and_time_serves_to: '10.0.0.1/8' is no network."),
         ({"head": seen("head", "192.0.2.1")}, {"domain": "lab example"}, "names_and_time_domain: 'lab example' is not a domain."),
         (
-            {"head": seen("head", "192.0.2.1"), "node2": seen("node2", "192.0.2.3", "deb.mirror")},
+            {"head": seen("head", "192.0.2.1", "deb.mirror"), "node2": seen("node2", "192.0.2.3", "x")},
             {},
-            "node2 calls itself 'deb.mirror'; by the inventory its host name is node2. Set it on the node: sudo hostnamectl",
+            "head calls itself 'deb.mirror'; by the inventory its host name is head. Set it on the node: sudo hostnamectl",
         ),
         (
-            {"head": seen("head", "192.0.2.1"), "r16": unseen("r16", "192.0.2.2"), "r19": seen("r19", "192.0.2.3", "r16")},
+            {"head": seen("head", "192.0.2.1", "r16"), "r16": unseen("r16", "192.0.2.2")},
             {},
-            "r19 calls itself r16, as r16 is called; by the inventory its host name is r19.",
+            "head calls itself r16, as r16 is called; by the inventory its host name is head.",
         ),
         ({"head": seen("head", "192.0.2.1"), "n.a": unseen("n.a"), "n.b": unseen("n.b")}, {}, "n.a and n.b would both be called n."),
         ({"head": seen("head", "192.0.2.1"), "192.0.2.9": unseen("192.0.2.9")}, {}, "names_and_time_hostname: 192.0.2.9 needs a host name"),
@@ -104,7 +104,7 @@ def test_a_sound_wish_has_no_problems() -> None:
 
 def test_two_nodes_that_have_one_name_are_both_refused() -> None:
     nodes = {"r17": seen("r17", "192.0.2.1", "ubuntu"), "r18": seen("r18", "192.0.2.2", "ubuntu")}
-    one, other = hosts.problems({"servers": [], "serves_to": []}, nodes, "r18")
+    ((one,), (other,)) = (hosts.problems({"servers": [], "serves_to": []}, nodes, name) for name in nodes)
     assert one.startswith("r17 calls itself ubuntu, as r18 does; by the inventory its host name is r17.")
     assert "sudo hostnamectl set-hostname r18" in other
 
@@ -113,7 +113,7 @@ def test_two_nodes_that_have_one_name_are_both_refused() -> None:
 def test_an_address_that_is_none_is_refused_and_goes_nowhere(address: str) -> None:
     node = hosts.node("node2", "", "", {"hostname": "node2", "default_ipv4": {"address": address}})
     nodes = {"head": seen("head", "192.0.2.1"), "node2": node}
-    (problem,) = hosts.problems({"servers": [], "serves_to": []}, nodes, "head")
+    (problem,) = hosts.problems({"servers": [], "serves_to": []}, nodes, "node2")
     assert problem.startswith("node2 reports the address '")
     assert "\n" not in problem
     assert hosts.renewed(OTHERS, nodes) == (block("192.0.2.1 head") + OTHERS, ["node2"])

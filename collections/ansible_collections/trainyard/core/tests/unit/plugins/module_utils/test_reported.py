@@ -171,7 +171,7 @@ def test_the_hosts_file_has_the_inventorys_names_alone(liar: dict[str, Any], add
     assert inside[0] == "192.0.2.2 node1"
     assert [line.split(" ")[1:] for line in inside[1:]] == ([] if unknown else [["node2"]])
     assert all(reported.is_address(line.split(" ")[0]) for line in inside)
-    problems = hosts.problems({"servers": [], "serves_to": []}, nodes, "node1")
+    problems = hosts.problems({"servers": [], "serves_to": []}, nodes, "node2")
     assert all(plain(problem, but="") for problem in problems)
     if "hostname" in facts and facts["hostname"] != "node2":
         assert any(problem.startswith("node2 calls itself ") for problem in problems)
