@@ -28,7 +28,9 @@ for request in sys.argv[2:]:
     with socket.create_connection((sys.argv[1], 3142), 10) as connection:
         try:
             connection.sendall(f"{request} HTTP/1.0\\r\\nHost: cache\\r\\n\\r\\n".encode())
-            answer = connection.makefile("rb").readline().decode()
+            lines = connection.makefile("rb").readlines()
+            answer = lines[0].decode() if lines else ""
+            answer += " with a header of the attacker" * any(line.startswith(b"X-Evil") for line in lines)
         except ConnectionError:
             answer = ""
     print("answer", answer.partition(" ")[2].strip())
@@ -124,6 +126,8 @@ def test_the_page_of_maintenance_is_closed(cluster: Cluster) -> None:
     pages = ("/acng-report.html", "/acng-report.html?doExpire=Start+Expiration", "/acng-report.html?doImport=1", "/html/<script>.html")
     for node in ("node1", "head"):
         assert cluster.ask(node, *(f"GET {page}" for page in pages)) == [REFUSED] * len(pages)
+    split = f"GET http://{cluster.mirror()}/debian/%0d%0aX-Evil:%201%0d%0a/x.deb"
+    assert cluster.ask("node1", split) == ["404 Not Found"], "an answer cannot be split"
     assert cluster.ask("node1", "GET /trainyard/../acng.conf", "GET /acng-doc/html/index.html") == [REFUSED] * 2
 
 
