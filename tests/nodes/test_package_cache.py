@@ -196,11 +196,9 @@ def test_the_cache_cannot_be_filled(cluster: Cluster) -> None:
 
 
 def test_without_its_guard_the_cache_does_not_run(cluster: Cluster) -> None:
-    cluster.shell("head", "systemctl kill -s KILL trainyard-package-cache-guard")
-    cluster.shell(
-        "head",
-        "for i in $(seq 40); do systemctl is-active -q trainyard-package-cache-guard apt-cacher-ng && exit 0; sleep 0.25; done; exit 1",
-    )
+    until = "for i in $(seq 60); do {0} systemctl is-active -q apt-cacher-ng && exit 0; sleep 0.25; done; exit 1"
+    cluster.shell("head", f"systemctl kill -s KILL trainyard-package-cache-guard; {until.format('!')}")
+    cluster.shell("head", until.format(""))
     cluster.shell("head", "systemctl stop trainyard-package-cache-guard; ! systemctl is-active apt-cacher-ng")
     cluster.shell("node1", DRAW.format("tree"))
     assert cluster.run().changed == {"head": 1, "node1": 0}
