@@ -28,7 +28,9 @@ for request in sys.argv[2:]:
     with socket.create_connection((sys.argv[1], 3142), 10) as connection:
         try:
             connection.sendall(f"{request} HTTP/1.0\\r\\nHost: cache\\r\\n\\r\\n".encode())
-            answer = connection.makefile("rb").readline().decode()
+            lines = connection.makefile("rb").readlines()
+            answer = lines[0].decode() if lines else ""
+            answer += " with a header of the attacker" * any(line.startswith(b"X-Evil") for line in lines)
         except ConnectionError:
             answer = ""
     print("answer", answer.partition(" ")[2].strip())
@@ -124,6 +126,8 @@ def test_the_page_of_maintenance_is_closed(cluster: Cluster) -> None:
     pages = ("/acng-report.html", "/acng-report.html?doExpire=Start+Expiration", "/acng-report.html?doImport=1", "/html/<script>.html")
     for node in ("node1", "head"):
         assert cluster.ask(node, *(f"GET {page}" for page in pages)) == [REFUSED] * len(pages)
+    split = f"GET http://{cluster.mirror()}/debian/%0d%0aX-Evil:%201%0d%0a/x.deb"
+    assert cluster.ask("node1", split) == ["404 Not Found"], "an answer cannot be split"
     assert cluster.ask("node1", "GET /trainyard/../acng.conf", "GET /acng-doc/html/index.html") == [REFUSED] * 2
 
 
@@ -192,8 +196,9 @@ def test_the_cache_cannot_be_filled(cluster: Cluster) -> None:
 
 
 def test_without_its_guard_the_cache_does_not_run(cluster: Cluster) -> None:
-    cluster.shell("head", "systemctl kill -s KILL trainyard-package-cache-guard")
-    cluster.shell("head", "for i in $(seq 40); do systemctl is-active -q trainyard-package-cache-guard && exit 0; sleep 0.25; done; exit 1")
+    until = "for i in $(seq 60); do {0} systemctl is-active -q apt-cacher-ng && exit 0; sleep 0.25; done; exit 1"
+    cluster.shell("head", f"systemctl kill -s KILL trainyard-package-cache-guard; {until.format('!')}")
+    cluster.shell("head", until.format(""))
     cluster.shell("head", "systemctl stop trainyard-package-cache-guard; ! systemctl is-active apt-cacher-ng")
     cluster.shell("node1", DRAW.format("tree"))
     assert cluster.run().changed == {"head": 1, "node1": 0}

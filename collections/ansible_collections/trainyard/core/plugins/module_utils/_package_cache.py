@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 DAEMON = "apt-cacher-ng"
@@ -32,6 +32,12 @@ def renewed(text: str, nodes: Mapping[str, Mapping[str, Any]]) -> str:
             lines += [f"# {name}", before[name]]
     block = [BEGIN, *lines, f"{DAEMON}: ALL : DENY", END] if nodes else []
     return "".join(f"{line}\n" for line in [*block, *others])
+
+
+def missing(text: str, nodes: Iterable[str]) -> list[str]:
+    """Return the nodes that have no line in the file's block."""
+    inside, _others = _split(text)
+    return [name for name in nodes if f"# {name}" not in inside]
 
 
 def _written(address: str) -> str:

@@ -36,7 +36,13 @@ EXAMPLES = r"""
       node1: {address: 192.0.2.11, seen: false}
 """
 
-RETURN = r""" # """
+RETURN = r"""
+unknown:
+  description: Nodes that are not let in, since nobody knows their address so far.
+  returned: always
+  type: list
+  elements: str
+"""
 
 import os
 
@@ -57,6 +63,7 @@ def main() -> None:
         durable.write(PATH, after, os.stat(PATH).st_mode & 0o777 if os.path.exists(PATH) else 0o644)
     module.exit_json(
         changed=after != before,
+        unknown=core.missing(after, module.params["nodes"]),
         diff={"before_header": PATH, "after_header": PATH, "before": before, "after": after},
     )
 

@@ -26,6 +26,7 @@ def test_a_node_that_this_run_did_not_see_keeps_its_address_and_one_that_left_lo
     assert "# node1\napt-cacher-ng: 192.0.2.1 : ALLOW\n" in after
     assert "192.0.2.9" in after
     assert "gone" not in after
+    assert core.missing(after, ["head", "node1", "node2"]) == ["node2"]
     assert "192.0.2.0" not in after
 
 
