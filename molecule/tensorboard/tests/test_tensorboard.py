@@ -58,6 +58,7 @@ class TestService(WebService):
     name = "tensorboard"
     password = PASSWORD
     process = "tensorboard_server.py"
+    port = 6006
 
     def answers(self, host: Any) -> bool:
         return ask(host, f"lab:{PASSWORD}", "/data/environment")[0] == 200
@@ -65,7 +66,7 @@ class TestService(WebService):
     def test_it_opens_one_port_on_loopback_alone(self, host: Any) -> None:
         pid = self.main_pid(host)
         listening = [line.split()[3] for line in host.check_output("ss -Htlnp").splitlines() if f"pid={pid}," in line or ":6006" in line]
-        assert listening == ["127.0.0.1:6006"]
+        assert listening == ["127.0.0.1:6006", "[::1]:6006"]
         assert host.check_output("sh -c 'cat /proc/%s/task/*/children'", pid).strip() == ""
 
 
