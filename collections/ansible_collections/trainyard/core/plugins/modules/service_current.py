@@ -73,8 +73,10 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.trainyard.core.plugins.module_utils import _unit as systemd
+from ansible_collections.trainyard.core.plugins.module_utils._host import locks
 
 
+@locks.turn("service_current")
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(

@@ -18,6 +18,7 @@ description:
     the old configuration comes back at once; if the controller vanishes meanwhile, a timer on the node brings it back.
   - Lines that make sshd refuse its own configuration are commented out, wherever they stand.
   - Sessions stay open. The daemon is reloaded whenever it runs with something older than what is on disk.
+  - One run at a time changes a node, from its plan to its confirmation. Another one waits, for three minutes at most, and then names it.
 author: Trainyard contributors (@trainyard)
 options:
   profile:
@@ -42,8 +43,24 @@ options:
   phase:
     description: Which step to take; set by the action plugin.
     type: str
-    choices: [plan, apply, confirm, rollback]
+    choices: [plan, apply, confirm, rollback, release]
     default: plan
+  run:
+    description: Name of the run that all steps belong to; set by the action plugin.
+    type: str
+    default: ''
+  abandoned:
+    description: Name of another run that has ended without giving the node's lock back; set by the action plugin.
+    type: str
+    default: ''
+  patience:
+    description: How many seconds to wait for another run; set by the action plugin.
+    type: int
+    default: 180
+  run_by:
+    description: Who runs it, for another run that has to wait; set by the action plugin.
+    type: str
+    default: ''
   login_user:
     description: The account of this connection; set by the action plugin.
     type: str
@@ -103,6 +120,10 @@ ports:
   returned: success
   type: list
   elements: int
+holder:
+  description: Name of the run that changes the node at the moment.
+  returned: when there is one
+  type: str
 passwords:
   description: Whether the wanted configuration lets anybody in with a password.
   returned: success
@@ -125,10 +146,12 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.trainyard.core.plugins.module_utils import _sshd
+from ansible_collections.trainyard.core.plugins.module_utils._host import locks
 from ansible_collections.trainyard.core.plugins.module_utils._sshd import Account, Effective, Files, RefusalError
 
 SSHD = "/usr/sbin/sshd"
 REPAIRS = 50
+SPARE_SECONDS = 15  # between two steps of a run, beyond the time after which the node's timer has brought the old configuration back
 NO_ADDRESS = {errno.ECONNREFUSED, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENETUNREACH}
 
 
@@ -533,6 +556,11 @@ class Plan:
         paths = [_sshd.FOLDER, *self.current, *self.rules.get("hostkey", [])]
         return any(os.stat(path).st_ctime_ns > loaded for path in paths if os.path.exists(path))
 
+    @property
+    def differs(self) -> bool:
+        """Return whether files, host keys or the running daemon are not as wanted, proven or not."""
+        return bool(self.writes or self.keys or self.stale)
+
     def report(self) -> dict[str, Any]:
         """Return the module's result."""
         shown = [path for path in self.writes if path not in {_sshd.STRONG_MODULI, _sshd.RSA_KEY, _sshd.RSA_KEY + ".pub"}]
@@ -650,18 +678,28 @@ def restore() -> bool:
     return True
 
 
-def confirm(state: str) -> None:
+def confirm(options: Mapping[str, Any]) -> None:
     """Give the old configuration up: the new login is proven.
 
     Raises:
-        RefusalError: too late, the timer has brought it back.
+        RefusalError: too late, the timer has brought it back; or the configuration is not the one that was written.
     """
     quiet_timer()
     if not os.path.exists(f"{_sshd.ROLLBACK}/restore.sh"):
         raise RefusalError("The new login was proven too late: the node's timer had brought the old configuration back. Run it again.")
+    try:
+        plan = Plan(options)
+        if plan.differs:
+            raise RefusalError(f"still to do: {'; '.join(plan.changes)}")
+    except Exception as error:  # whatever it is: the timer is stopped, so nobody else would bring the old configuration back
+        restore()
+        raise RefusalError(
+            f"A new login worked, but sshd's configuration is no longer what was written ({error}): something else changed it meanwhile. "
+            f"The old configuration is back. Find out what else manages {_sshd.HOME}, and run it again."
+        ) from error
     for step in ("disable", "clear"):
         command("/bin/sh", "-c", _sshd.forget_commands(step))
-    if state == "absent":
+    if options["state"] == "absent":
         shutil.rmtree(_sshd.STATE, ignore_errors=True)
 
 
@@ -685,7 +723,11 @@ def main() -> None:
             "config": {"type": "dict", "default": {}},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "rollback_seconds": {"type": "int", "default": 60},
-            "phase": {"type": "str", "choices": ["plan", "apply", "confirm", "rollback"], "default": "plan"},
+            "phase": {"type": "str", "choices": ["plan", "apply", "confirm", "rollback", "release"], "default": "plan"},
+            "run": {"type": "str", "default": ""},
+            "run_by": {"type": "str", "default": ""},
+            "abandoned": {"type": "str", "default": ""},
+            "patience": {"type": "int", "default": int(locks.PATIENCE)},
             "login_user": {"type": "str", "default": ""},
             "door": {"type": "str", "choices": ["ssh", "local", "other"], "default": "other"},
         },
@@ -696,22 +738,44 @@ def main() -> None:
     if not 10 <= module.params["rollback_seconds"] <= 110:
         module.fail_json(msg="ssh_hardening_rollback_seconds must be from 10 to 110: enough for a login, and below two minutes.")
     phase = "plan" if module.check_mode else module.params["phase"]
+    lease = locks.Lease("ssh_hardening", module.params["run"], module.params["run_by"], module.params["abandoned"])
+    first = phase in {"plan", "apply"}
     try:
-        if phase == "rollback":
-            module.exit_json(changed=True, rolled_back=restore())
-        if phase == "confirm":
-            confirm(module.params["state"])
-            module.exit_json(changed=True)
-        plan = make_plan(module)
-        if phase == "apply":
-            if plan.pending:  # an interrupted run: go back to before it, so that its copy stays the way back
-                restore()
-                plan = make_plan(module)
-            if plan.changes:
-                plan.apply()
-        module.exit_json(**plan.report())
+        with lease.turn(module.params["patience"] if first else 0):
+            result = step(module, phase)
+            if first and result["changed"] and module.params["run"] and not module.check_mode:
+                lease.keep(module.params["rollback_seconds"] + SPARE_SECONDS)
+    except locks.HeldError as error:
+        if phase in {"rollback", "release"}:  # that run has found the old configuration there, and goes on from it
+            module.exit_json(changed=False, rolled_back=False)
+        late = "" if first else "The new login was proven too late, and the old configuration is back. "
+        module.fail_json(msg=f"{late or 'Nothing was changed. '}{error}", refusals=[str(error)], holder=error.run)
     except RefusalError as refusal:
         module.fail_json(msg=str(refusal), refusals=[str(refusal)])
+    module.exit_json(**result)
+
+
+def step(module: AnsibleModule, phase: str) -> dict[str, Any]:
+    """Take one step, and return the module's result.
+
+    Raises:
+        RefusalError: it did not work.
+    """
+    if phase == "release":
+        return {"changed": False}
+    if phase == "rollback":
+        return {"changed": True, "rolled_back": restore()}
+    if phase == "confirm":
+        confirm(module.params)
+        return {"changed": True}
+    plan = make_plan(module)
+    if phase == "apply":
+        if plan.pending:  # an interrupted run: go back to before it, so that its copy stays the way back
+            restore()
+            plan = make_plan(module)
+        if plan.changes:
+            plan.apply()
+    return plan.report()
 
 
 if __name__ == "__main__":

@@ -109,6 +109,8 @@ import time
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.trainyard.core.plugins.module_utils import _secret_file as secret_file
 from ansible_collections.trainyard.core.plugins.module_utils import _tls as tls
+from ansible_collections.trainyard.core.plugins.module_utils._host import locks
+from ansible_collections.trainyard.core.plugins.module_utils._host.reported import ReportedError
 
 
 def moment(seconds: float) -> str:
@@ -138,12 +140,17 @@ def make(module: AnsibleModule, names: list[str]) -> str:
         module.fail_json(msg="A self-made certificate needs the program openssl. Install it with: apt-get install openssl")
     command = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-sha256"]
     command += ["-days", str(module.params["days"]), "-config", "/dev/stdin", "-keyout", "/dev/stdout"]
-    status, output, errors = module.run_command(command, data=tls.request(names))
+    try:
+        asked = tls.request(names)
+    except ReportedError as error:
+        module.fail_json(msg=str(error))
+    status, output, errors = module.run_command(command, data=asked)
     if status:
         module.fail_json(msg=f"openssl could not make a certificate for {', '.join(names)}: {errors.strip()}")
     return str(output)
 
 
+@locks.turn("tls_certificate")
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(
