@@ -100,6 +100,23 @@ def test_who_knows_the_password_sees_what_anybody_logged(host: Any) -> None:
     assert json.loads(scalars)[0][1:] == [1, 0.25]
 
 
+def test_its_watchdog_is_fed_and_restarts_it_when_it_hangs(host: Any) -> None:
+    unit = "trainyard-tensorboard.service"
+
+    def until(what: str, before: str, seconds: int) -> None:
+        deadline = time.monotonic() + seconds
+        while host.check_output("systemctl show -P %s %s", what, unit) in {before, "0"}:
+            assert time.monotonic() < deadline, what
+            time.sleep(1)
+
+    process = host.check_output("systemctl show -P MainPID %s", unit)
+    until("WatchdogTimestampMonotonic", host.check_output("systemctl show -P WatchdogTimestampMonotonic %s", unit), 90)
+    assert host.check_output("systemctl show -P MainPID %s", unit) == process
+    host.check_output("kill -STOP %s", process)
+    until("MainPID", process, 240)
+    assert ask(host, f"lab:{PASSWORD}", "/data/environment")[0] == 200
+
+
 def test_plain_http_is_not_answered(host: Any) -> None:
     assert host.run("python3 -c %s", PLAIN_CLIENT).rc != 0
 
