@@ -13,11 +13,13 @@ class WebService:
         name: what follows ``trainyard-`` in its unit, and its folder below /etc/trainyard.
         password: what the scenario set.
         process: words by which one of its processes is known.
+        port: the port that it listens on.
     """
 
     name: str
     password: str
     process: str
+    port: int
 
     @property
     def unit(self) -> str:
@@ -53,8 +55,27 @@ class WebService:
         for name in ("password", "tls.pem"):
             file = host.file(f"{self.folder}/{name}")
             assert (file.user, file.group, file.mode) == ("root", "root", 0o600)
-        assert host.file(f"/run/trainyard-{self.name}").mode & 0o777 == 0o700
+        given = host.file(f"/run/credentials/{self.unit}")
+        assert given.mode & 0o077 == 0
+        assert given.user not in {"root", ""}, "the service reads them, under its own account"
+        assert host.run("runuser -u nobody -- ls /run/credentials/%s", self.unit).rc != 0
         assert host.file(f"{self.folder}/password").content_string.startswith("$argon2id$")
+
+    def test_both_loopbacks_are_held_by_systemd_whatever_becomes_of_the_service(self, host: Any) -> None:
+        for action in ("restart", "stop", "start"):
+            host.check_output("systemctl %s %s", action, self.unit)
+            lines = [line for line in host.check_output("ss -Htlnp").splitlines() if f":{self.port} " in line]
+            assert sorted(line.split()[3] for line in lines) == [f"127.0.0.1:{self.port}", f"[::1]:{self.port}"], (action, lines)
+            assert all('"systemd",pid=1,' in line for line in lines)
+        assert host.service(f"trainyard-{self.name}.socket").is_enabled
+
+    def test_everybody_can_read_the_fingerprint(self, host: Any) -> None:
+        shown = host.check_output("openssl x509 -in %s/tls.pem -noout -fingerprint -sha256", self.folder)
+        assert host.check_output("runuser -u nobody -- cat %s/fingerprint", self.folder) == shown.rpartition("=")[2]
+
+    def test_root_does_nothing_in_its_folders(self, host: Any) -> None:
+        steps = host.check_output("systemctl show -P ExecStartPreEx -P ExecStartPostEx -P ExecStopPostEx %s", self.unit)
+        assert "privileged" not in steps
 
     def test_the_password_is_nowhere_in_the_clear(self, host: Any) -> None:
         processes = host.run("sh -c 'cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ'").stdout

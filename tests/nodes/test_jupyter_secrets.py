@@ -242,13 +242,82 @@ def test_the_undo_takes_off_what_was_put_there_and_only_that(node: Lab, tmp_path
     node.execute("head", ["sh", "-c", f"mkdir -p {other}; echo '{{}}' >{other}/kernel.json; echo precious >/srv/jupyter/work.ipynb"])
     undone = run(node, tmp_path, "jupyter", (), trainyard_state="absent")
     assert undone.status == 0, undone.failures()
-    left = node.execute("head", ["find", "/etc/trainyard/jupyter", "/etc/systemd/system/trainyard-jupyter.service"], check=False)
-    assert left.count("No such file") == 2
+    units = [f"/etc/systemd/system/trainyard-jupyter.{kind}" for kind in ("service", "socket")]
+    left = node.execute("head", ["find", "/etc/trainyard/jupyter", *units], check=False)
+    assert left.count("No such file") == 3
+    assert "8888" not in node.execute("head", ["ss", "-Htln"])
     assert node.execute("head", ["getent", "passwd", "jupyter"], check=False) == ""
     assert node.execute("head", ["cat", "/srv/jupyter/work.ipynb"]) == "precious\n"
     assert node.execute("head", ["stat", "-c", "%U %a", "/srv/jupyter"]) == "root 700\n"
     assert node.execute("head", ["cat", f"{other}/kernel.json"]) == "{}\n"
     assert run(node, tmp_path, "jupyter", (), trainyard_state="absent").changed == {"head": 0}
+
+
+@pytest.mark.usefixtures("argon2")
+def test_a_home_that_the_undo_left_is_the_new_accounts_and_no_link_in_it_is_followed(node: Lab, tmp_path: Path) -> None:
+    run(node, tmp_path, "jupyter", ())
+    plant = "install -o jupyter -d /srv/jupyter/deep; ln -s /etc/shadow /srv/jupyter/deep/link; ln -s /etc /srv/jupyter/folder"
+    node.execute("head", ["sh", "-c", f"{plant}; touch /srv/jupyter/deep/mine; chown -hR jupyter /srv/jupyter"])
+    shadow = node.execute("head", ["stat", "-c", "%U %G %a", "/etc/shadow", "/etc"])
+    number = node.execute("head", ["id", "-u", "jupyter"]).strip()
+    run(node, tmp_path, "jupyter", (), trainyard_state="absent")
+    node.execute("head", ["useradd", "--system", "--uid", number, "newcomer"])
+    try:
+        run(node, tmp_path, "jupyter", ())
+        assert node.execute("head", ["id", "-u", "jupyter"]).strip() != number
+        owners = node.execute("head", ["find", "/srv/jupyter", "-printf", "%u\n"]).split()
+        assert set(owners) == {"jupyter"}
+        assert node.execute("head", ["stat", "-c", "%a", "/srv/jupyter"]).strip() == "750"
+        assert node.execute("head", ["stat", "-c", "%U %G %a", "/etc/shadow", "/etc"]) == shadow
+    finally:
+        node.execute("head", ["userdel", "newcomer"])
+
+
+@pytest.mark.parametrize(
+    "role, variable, path",
+    [("jupyter", "jupyter_home", "/var/tmp/open/home"), ("tensorboard", "tensorboard_logdir", "/var/tmp/open/logs")],
+)
+@pytest.mark.usefixtures("argon2")
+def test_root_makes_no_folder_where_others_could_put_a_link(node: Lab, tmp_path: Path, role: str, variable: str, path: str) -> None:
+    run(node, tmp_path, role, (), trainyard_state="absent")
+    node.execute("head", ["sh", "-c", f"install -d -m 1777 /var/tmp/open; runuser -u nobody -- ln -s /etc/cron.d/planted {path}"])
+    try:
+        refused = run(node, tmp_path, role, (), **{variable.partition("_")[2]: path})
+        assert refused.status != 0
+        assert f"{variable}" in refused.failures()
+        assert node.execute("head", ["ls", "/etc/cron.d/planted"], check=False).startswith("ls: cannot access")
+    finally:
+        node.execute("head", ["rm", "-rf", "/var/tmp/open"])
+        run(node, tmp_path, role, (), trainyard_state="absent")
+
+
+def test_a_socket_takes_the_port_over_from_a_service_that_holds_it_itself(node: Lab, tmp_path: Path) -> None:
+    old = "printf '[Service]\nExecStart=/usr/bin/python3 -m http.server 7777 --bind 127.0.0.1\n' >/run/systemd/system/hold.service"
+    socket = "printf '[Socket]\nListenStream=127.0.0.1:{}\n[Install]\nWantedBy=sockets.target\n' >/run/systemd/system/hold.socket"
+    new = "printf '[Service]\nExecStart=/bin/sleep infinity\n' >/run/systemd/system/hold.service"
+    state = "systemctl is-active hold.socket hold.service; ss -Htlnp | grep -oE ':777[78] .*systemd'; true"
+    held: dict[str, Any] = {"name": "hold.socket", "enabled": True, "state": "started"}
+    plan: dict[str, dict[str, Any] | str] = {
+        "old": f"{old}; systemctl daemon-reload; systemctl start hold.service; sleep 1; {socket.format(7777)}; {new}",
+        "look": held,
+        "taken over": held,
+        "state": state,
+        "again": held,
+        "another port": f"sleep 1.1; systemctl start hold.service; {socket.format(7778)}",
+        "moved": held,
+        "state then": state,
+        "stopped": {**held, "enabled": False, "state": "stopped"},
+        "end": state,
+    }
+    done = steps(node, tmp_path, "trainyard.core.service_current", {}, plan)
+    assert done["taken over"]["actions"][-2:] == ["enable", "start"], done["taken over"]
+    assert done["state"]["stdout"].split()[:2] == ["active", "inactive"]
+    assert ":7777" in done["state"]["stdout"]
+    assert done["again"]["actions"] == []
+    assert done["moved"]["actions"] == ["daemon-reload", "restart"]
+    assert ":7778" in done["state then"]["stdout"]
+    assert done["stopped"]["actions"] == ["disable", "stop"]
+    assert done["end"]["stdout"].split() == ["inactive", "inactive"]
 
 
 @pytest.mark.usefixtures("argon2")

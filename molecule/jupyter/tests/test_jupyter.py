@@ -51,6 +51,7 @@ class TestService(WebService):
     name = "jupyter"
     password = PASSWORD
     process = "trainyard/jupyter"
+    port = 8888
 
     def answers(self, host: Any) -> bool:
         return bool(ask(host, PASSWORD, "/api/status")["status"] == 200)
@@ -58,6 +59,11 @@ class TestService(WebService):
     def test_its_account_has_no_password(self, host: Any) -> None:
         assert host.check_output("ps -o user= -p %s", self.main_pid(host)).strip() == "jupyter"
         assert host.check_output("passwd --status jupyter").split()[1] == "L"
+
+    def test_nobody_logs_in_as_its_account(self, host: Any) -> None:
+        assert "Jan 02, 1970" in host.check_output("LC_ALL=C chage --list jupyter")
+        assert "account has expired" in host.run("su -s /bin/sh jupyter -c true").stderr
+        assert host.check_output("runuser -u jupyter -- id -un") == "jupyter"
 
     def test_it_outlives_a_logout(self, host: Any) -> None:
         before = self.main_pid(host)
@@ -69,7 +75,7 @@ class TestService(WebService):
 
 def test_it_listens_on_loopback_alone(host: Any) -> None:
     lines = host.check_output("ss -Htln").splitlines()
-    assert [line.split()[3] for line in lines if line.split()[3].endswith(":8888")] == ["127.0.0.1:8888"]
+    assert [line.split()[3] for line in lines if line.split()[3].endswith(":8888")] == ["127.0.0.1:8888", "[::1]:8888"]
 
 
 def test_plain_http_is_not_answered(host: Any) -> None:
@@ -107,7 +113,8 @@ def test_the_certificate_is_for_this_node_and_for_long(host: Any) -> None:
 
 def test_others_cannot_read_what_it_made(host: Any) -> None:
     for name in ("", "/password", "/tls.pem"):
-        assert host.run("su -s /bin/sh nobody -c 'cat /run/trainyard-jupyter%s'", name).rc != 0
+        for folder in ("/run/trainyard-jupyter", "/run/credentials/trainyard-jupyter.service"):
+            assert host.run("su -s /bin/sh nobody -c 'cat %s%s'", folder, name).rc != 0
 
 
 def test_kernels_talk_where_nobody_can_listen(host: Any) -> None:

@@ -58,6 +58,7 @@ class TestService(WebService):
     name = "tensorboard"
     password = PASSWORD
     process = "tensorboard_server.py"
+    port = 6006
 
     def answers(self, host: Any) -> bool:
         return ask(host, f"lab:{PASSWORD}", "/data/environment")[0] == 200
@@ -65,7 +66,7 @@ class TestService(WebService):
     def test_it_opens_one_port_on_loopback_alone(self, host: Any) -> None:
         pid = self.main_pid(host)
         listening = [line.split()[3] for line in host.check_output("ss -Htlnp").splitlines() if f"pid={pid}," in line or ":6006" in line]
-        assert listening == ["127.0.0.1:6006"]
+        assert listening == ["127.0.0.1:6006", "[::1]:6006"]
         assert host.check_output("sh -c 'cat /proc/%s/task/*/children'", pid).strip() == ""
 
 
@@ -97,6 +98,23 @@ def test_who_knows_the_password_sees_what_anybody_logged(host: Any) -> None:
     status, scalars = ask(host, f"lab:{PASSWORD}", "/data/plugin/scalars/scalars?run=molecule&tag=loss")
     assert status == 200
     assert json.loads(scalars)[0][1:] == [1, 0.25]
+
+
+def test_its_watchdog_is_fed_and_restarts_it_when_it_hangs(host: Any) -> None:
+    unit = "trainyard-tensorboard.service"
+
+    def until(what: str, before: str, seconds: int) -> None:
+        deadline = time.monotonic() + seconds
+        while host.check_output("systemctl show -P %s %s", what, unit) in {before, "0"}:
+            assert time.monotonic() < deadline, what
+            time.sleep(1)
+
+    process = host.check_output("systemctl show -P MainPID %s", unit)
+    until("WatchdogTimestampMonotonic", host.check_output("systemctl show -P WatchdogTimestampMonotonic %s", unit), 90)
+    assert host.check_output("systemctl show -P MainPID %s", unit) == process
+    host.check_output("kill -STOP %s", process)
+    until("MainPID", process, 240)
+    assert ask(host, f"lab:{PASSWORD}", "/data/environment")[0] == 200
 
 
 def test_plain_http_is_not_answered(host: Any) -> None:

@@ -263,6 +263,7 @@ def main() -> int:
     context = tls_context(web_service.credential("tls.pem"))
     gate = web_service.Gate(verifier(login, web_service.credential("password").read_text().strip()))
     sockets = web_service.inherited_sockets()
+    addresses = [each.getsockname()[:2] for each in sockets]  # now: the server wraps the sockets, and then they are others
     tensorboard = program.TensorBoard(
         plugins=default.get_plugins(),
         server_class=lambda application, flags: Server(Guard(application, login, gate), flags, context, sockets),
@@ -271,7 +272,7 @@ def main() -> int:
     flags = tensorboard.flags
     files = LogFiles(flags.logdir)
     gfile.register_filesystem("", files)
-    web_service.start_watchdog(lambda: is_reading(files, flags) and all(web_service.answers(each) for each in sockets))
+    web_service.start_watchdog(lambda: is_reading(files, flags) and all(web_service.answers(each) for each in addresses))
     return int(tensorboard.main())
 
 

@@ -33,9 +33,11 @@ options:
     type: str
     required: true
   state:
-    description: Whether the folder is for the service, or only retained.
+    description:
+      - Whether the folder is for the service, or only retained.
+      - V(possible) changes nothing, and fails where V(present) would, before an account that does not exist yet is made with that home.
     type: str
-    choices: [present, retained]
+    choices: [present, retained, possible]
     default: present
 author:
   - Trainyard contributors (@trainyard)
@@ -98,16 +100,17 @@ def main() -> None:
             "mode": {"type": "str", "required": True},
             "account": {"type": "str", "default": "root"},
             "variable": {"type": "str", "required": True},
-            "state": {"type": "str", "choices": ["present", "retained"], "default": "present"},
+            "state": {"type": "str", "choices": ["present", "retained", "possible"], "default": "present"},
         },
         supports_check_mode=True,
     )
     params = module.params
+    look = module.check_mode or params["state"] == "possible"
     path, mode, retained = os.path.normpath(params["path"]), int(params["mode"], 8), params["state"] == "retained"
     try:
         account = pwd.getpwnam(params["account"])
     except KeyError:
-        if not module.check_mode:
+        if not look:
             module.fail_json(msg=f"There is no account {params['account']} on this node, which {path} is for.")
         account = pwd.getpwuid(0)  # it would have been made before
 
@@ -127,17 +130,19 @@ def main() -> None:
             module.exit_json(changed=False)  # left as it is
         if not there:
             refuse_links()
-            if not module.check_mode:
+            if not look:
                 make(path, 0o700 if account.pw_uid else mode)
                 if account.pw_uid:
                     os.chown(path, account.pw_uid, account.pw_gid)
                     os.chmod(path, mode)
-            module.exit_json(changed=True, diff={"before": "", "after": shown(account.pw_uid, mode)})
+            module.exit_json(changed=params["state"] != "possible", diff={"before": "", "after": shown(account.pw_uid, mode)})
         with folders.opened(path) as folder:
             before = os.fstat(folder)
             if before.st_uid != (account.pw_uid if retained else 0):
                 module.exit_json(changed=False)
             refuse_links()
+            if params["state"] == "possible":
+                module.exit_json(changed=False)
             user, group = (0, 0) if retained else (account.pw_uid, account.pw_gid)
             after = 0o700 if retained else mode
             if not module.check_mode:

@@ -147,6 +147,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.trainyard.core.plugins.module_utils import _sshd
 from ansible_collections.trainyard.core.plugins.module_utils._host import locks
+from ansible_collections.trainyard.core.plugins.module_utils._ssh import user_keys
 from ansible_collections.trainyard.core.plugins.module_utils._sshd import Account, Effective, Files, RefusalError
 
 SSHD = "/usr/sbin/sshd"
@@ -168,6 +169,14 @@ def read(path: str) -> str | None:
             return file.read()
     except OSError:
         return None
+
+
+def read_users(path: str) -> str:
+    """Return the text of a file that a user may have put something else in the place of, such as a FIFO; '' where it cannot be read."""
+    try:
+        return user_keys.read(path)
+    except OSError:
+        return ""
 
 
 def write(path: str, text: str, mode: int) -> None:
@@ -382,7 +391,7 @@ def account(name: str, rules: Effective) -> Account:
         shell_runs=os.access(entry.pw_shell or "/bin/sh", os.X_OK),
         password=shadow[1] if len(shadow) > 1 else entry.pw_passwd,
         expires=int(shadow[7]) if len(shadow) > 7 and shadow[7].isdigit() else None,
-        keys=sum(_sshd.count_keys(read(path) or "") for path in paths),
+        keys=sum(_sshd.count_keys(read_users(path)) for path in paths),
         key_files=paths,
     )
 

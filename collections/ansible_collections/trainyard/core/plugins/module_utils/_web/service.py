@@ -20,6 +20,7 @@ import struct
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Union
@@ -72,9 +73,9 @@ def notify(message: str) -> None:
             channel.sendall(message.encode())
 
 
-def answers(listening: socket.socket, path: str = "/", seconds: float = 10) -> bool:
-    """Return whether the server behind one of our listening sockets answers an HTTPS request, whatever the answer is."""
-    host, port = listening.getsockname()[:2]
+def answers(address: tuple[str, int], path: str = "/", seconds: float = 10) -> bool:
+    """Return whether the server on one of our addresses (host and port) answers an HTTPS request, whatever the answer is."""
+    host, port = address
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # the socket is ours; who is behind it is no question
@@ -96,8 +97,11 @@ def start_watchdog(healthy: Callable[[], bool]) -> None:
 
     def watch() -> None:
         while True:
-            if healthy():
-                notify("WATCHDOG=1")
+            try:
+                if healthy():
+                    notify("WATCHDOG=1")
+            except Exception:  # what cannot be told is not well; the next look may tell
+                traceback.print_exc()
             time.sleep(period / 4)
 
     threading.Thread(target=watch, name="watchdog", daemon=True).start()

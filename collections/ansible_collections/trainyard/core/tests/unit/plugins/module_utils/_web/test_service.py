@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -146,11 +147,11 @@ def test_the_watchdog_is_told_as_long_as_the_service_is_well(monkeypatch: pytest
         done = threading.Event()
 
         def healthy() -> bool:
-            try:
-                return next(states)
-            except StopIteration:
+            state = next(states, None)
+            if state is None:
                 done.set()
-                return False
+                raise RuntimeError("cannot tell")  # and the watch goes on
+            return state
 
         service.start_watchdog(healthy)
         assert done.wait(5)
@@ -162,4 +163,26 @@ def test_the_watchdog_is_told_as_long_as_the_service_is_well(monkeypatch: pytest
 
 def test_a_socket_that_nobody_serves_does_not_answer() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        assert not service.answers(silent, seconds=0.2)
+        assert not service.answers(silent.getsockname(), seconds=0.2)
+
+
+def test_a_server_answers_over_tls_whatever_it_says_and_whoever_signed_its_certificate(tmp_path: Path) -> None:
+    pem = tmp_path / "tls.pem"
+    words = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=x"]
+    subprocess.run([*words, "-keyout", str(pem), "-out", str(tmp_path / "crt")], check=True, capture_output=True)
+    pem.write_text(pem.read_text() + (tmp_path / "crt").read_text())
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = listening.getsockname()
+        threads = [threading.Thread(target=_answer, args=(listening, context, status)) for status in (401, 500)]
+        for thread, well in zip(threads, (True, False), strict=True):
+            thread.start()
+            assert service.answers(address) is well
+            thread.join()
+
+
+def _answer(listening: socket.socket, context: ssl.SSLContext, status: int) -> None:
+    with context.wrap_socket(listening.accept()[0], server_side=True) as connection:
+        connection.recv(1000)
+        connection.sendall(f"HTTP/1.0 {status} Status\r\n\r\n".encode())
