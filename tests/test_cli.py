@@ -98,6 +98,25 @@ def test_an_older_runs_report_does_not_pass_for_this_ones(monkeypatch: pytest.Mo
         playbooks.run("site.yml", tmp_path)
 
 
+def test_another_runs_result_does_not_pass_for_this_ones(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    files: list[str] = []
+
+    def ansible(_playbook: str, _inventory: Path, _words: list[str], *, environment: dict[str, str], **_more: object) -> runner.Outcome:
+        files.append(environment["TRAINYARD_REPORT_JSON"])
+        mine = len(files) == 1
+        if mine:  # while this one runs, another one from the same checkout runs and ends well
+            assert playbooks.run("site.yml", tmp_path) == 0
+        Path(files[0 if mine else 1]).write_text(json.dumps(report(not mine)))
+        return runner.Outcome(2 if mine else 0, interrupted=False, output="")
+
+    monkeypatch.setattr(playbooks, "STATE", tmp_path)
+    monkeypatch.setattr(playbooks.runner, "run", ansible)
+    assert playbooks.run("site.yml", tmp_path) == 1
+    assert json.loads((tmp_path / "report.json").read_text())["passed"] is False
+    assert len(set(files)) == 2
+    assert [path.name for path in tmp_path.glob("run-*")] == []
+
+
 def test_an_interruption_ends_with_130(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(playbooks, "STATE", tmp_path)
     monkeypatch.setattr(playbooks.runner, "run", lambda *_words, **_more: runner.Outcome(254, interrupted=True, output=""))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,30 +57,35 @@ def run(
     """
     STATE.mkdir(mode=0o700, exist_ok=True)
     report_json, report_html = STATE / "report.json", STATE / "report.html"
-    report_json.unlink(missing_ok=True)  # so that an older run's result cannot pass for this one's
+    report_json.unlink(missing_ok=True)  # so that nobody takes an older run's result for this one's
 
     command = [*words]
     if limit:
         command += ["--limit", limit]
     if variables:
         command += ["--extra-vars", json.dumps(dict(variables))]
-    with Progress(f"{playbook} on {inventory}") as progress:
-        outcome = runner.run(
-            playbook,
-            inventory,
-            command,
-            on_event=progress.event,
-            environment={"TRAINYARD_REPORT_JSON": str(report_json), "TRAINYARD_REPORT_HTML": str(report_html)},
-        )
-    if outcome.interrupted:
-        raise KeyboardInterrupt
-    if not report_json.exists():
-        console.print(outcome.output[-4000:], highlight=False, markup=False)
-        raise TrainyardError("The playbook did not get as far as a result; what Ansible said stands above.")
-    report = json.loads(report_json.read_text())
-    for source, target in ((report_json, json_file), (report_html, html_file)):
-        if target:
-            target.write_text(source.read_text())
+    # In a folder of its own, since another run from this checkout may be at work: the one's result must not pass for the other's.
+    with tempfile.TemporaryDirectory(prefix="run-", dir=STATE) as folder:
+        own_json, own_html = Path(folder, "report.json"), Path(folder, "report.html")
+        with Progress(f"{playbook} on {inventory}") as progress:
+            outcome = runner.run(
+                playbook,
+                inventory,
+                command,
+                on_event=progress.event,
+                environment={"TRAINYARD_REPORT_JSON": str(own_json), "TRAINYARD_REPORT_HTML": str(own_html)},
+            )
+        if outcome.interrupted:
+            raise KeyboardInterrupt
+        if not own_json.exists():
+            console.print(outcome.output[-4000:], highlight=False, markup=False)
+            raise TrainyardError("The playbook did not get as far as a result. Ansible's output is above.")
+        report = json.loads(own_json.read_text())
+        for source, target, asked in ((own_json, report_json, json_file), (own_html, report_html, html_file)):
+            if asked:
+                asked.write_text(source.read_text())
+            if source.exists():
+                source.replace(target)
     show(report)
     console.print(f"\nReport: {short(html_file or report_html)}  ({short(json_file or report_json)})", highlight=False)
     return 0 if outcome.status == 0 and report["passed"] else 1

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -94,3 +95,33 @@ def test_a_login_is_not_proven_where_the_drop_in_has_gone_meanwhile(access: Acce
     access.root("rm /etc/ssh/sshrc")
     assert access.effective("passwordauthentication") == ["yes"]
     assert access.lets_in()
+
+
+def munge_key(access: Access, name: str) -> Mapping[str, Any]:
+    """Run the module that makes the cluster's key, and return its result."""
+    folder = access.folder / name
+    folder.mkdir(exist_ok=True)
+    done = Access(access.lab, folder).play([{"name": "key", "trainyard.core.munge_key": {}}])
+    assert done.status == 0, done.failures() or done.text
+    return done.results["key", "head"]
+
+
+def test_two_runs_that_find_no_key_of_the_cluster_agree_on_one(access: Access) -> None:
+    access.root("id munge >/dev/null 2>&1 || useradd -r munge; mkdir -p /etc/munge; rm -f /etc/munge/munge.key")
+    with ThreadPoolExecutor() as pool:
+        results = list(pool.map(lambda name: munge_key(access, name), ["one", "two"]))
+    stored = access.root("base64 -w0 /etc/munge/munge.key; rm -r /etc/munge")
+    assert [result["key"] for result in results] == [stored, stored]
+    assert sorted(result["changed"] for result in results) == [False, True]
+
+
+def test_a_module_waits_for_another_of_its_kind(access: Access) -> None:
+    access.root("id munge >/dev/null 2>&1 || useradd -r munge; mkdir -p /etc/munge /run/trainyard/locks")
+    access.root("systemd-run -q --collect --unit holder flock /run/trainyard/locks/munge_key sleep 600")
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(munge_key, access, "one")
+        time.sleep(8)
+        assert not waiting.done()
+        assert access.root("test ! -e /etc/munge/munge.key; systemctl stop holder") == ""
+        assert waiting.result()["changed"] is True
+    access.root("rm -r /etc/munge")

@@ -48,7 +48,7 @@ class ActionModule(ActionBase):
         lost = None
         try:
             plan = self._phase("plan", patience=0)
-            if plan.get("holder"):  # another run is at work there, or did not come to its end
+            if "holder" in plan:  # another run is at work there, or did not come to its end
                 plan = self._phase("plan", abandoned=plan["holder"] if _has_ended(plan["holder"]) else "")
         except AnsibleError as error:
             plan, lost = {"failed": True}, error

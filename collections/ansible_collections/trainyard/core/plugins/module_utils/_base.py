@@ -35,6 +35,8 @@ def key_problem(line: str) -> str:
     at = next((index for index, word in enumerate(words) if word in _KEY_TYPES), None)
     if "PRIVATE KEY" in line:
         return "is a private key; give the public one (the file that ends in .pub)"
+    if "ssh-dss" in words:
+        return "is a DSA key, which sshd no longer accepts. Make a new one: ssh-keygen -t ed25519"
     if at is None or at + 1 >= len(words):
         return f"is no public key: none of the types {', '.join(_KEY_TYPES[:3])} ... stands in it"
     try:

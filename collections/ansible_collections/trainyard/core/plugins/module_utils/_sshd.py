@@ -141,7 +141,7 @@ _MATCHABLE = {
     "maxsessions", "passwordauthentication", "permitemptypasswords", "permitrootlogin", "permittty", "permittunnel", "permituserrc",
     "pubkeyacceptedalgorithms", "pubkeyauthentication", "rekeylimit", "trustedusercakeys", "x11forwarding",
 }  # fmt: skip
-_WHO = ("allowusers", "allowgroups", "denyusers", "denygroups")
+WHO = ("allowusers", "allowgroups", "denyusers", "denygroups")
 
 
 class RefusalError(Exception):
@@ -458,7 +458,8 @@ def overridden(
     return found
 
 
-def _listed(patterns: Sequence[str], names: Sequence[str]) -> bool:
+def listed(patterns: Sequence[str], names: Sequence[str]) -> bool:
+    """Return whether a list such as that of AllowUsers or DenyGroups means one of some names."""
     for pattern in patterns:
         if pattern.startswith("!") and any(fnmatch.fnmatchcase(name, pattern[1:].partition("@")[0]) for name in names):
             return False
@@ -479,16 +480,16 @@ def kept_out(account: Account, rules: Effective, today: int) -> list[str]:
 
     found = []
     names = {"users": [account.name], "groups": list(account.groups)}
-    for keyword in _WHO:
+    for keyword in WHO:
         patterns, kind = rule(keyword).split(), keyword[-6:] if keyword.endswith("groups") else "users"
         shown = {"allowusers": "AllowUsers", "allowgroups": "AllowGroups", "denyusers": "DenyUsers", "denygroups": "DenyGroups"}[keyword]
-        if keyword.startswith("allow") and patterns and not _listed(patterns, names[kind]):
+        if keyword.startswith("allow") and patterns and not listed(patterns, names[kind]):
             found.append(
                 f"{shown} ({' '.join(patterns)}) does not let '{account.name}' in, the account of this connection: "
                 f"add it to ssh_hardening_config.{shown}, or to the line in sshd's configuration that says so."
             )
         # A denial for some hosts only is the proof's business.
-        elif keyword.startswith("deny") and _listed([pattern for pattern in patterns if "@" not in pattern], names[kind]):
+        elif keyword.startswith("deny") and listed([pattern for pattern in patterns if "@" not in pattern], names[kind]):
             found.append(
                 f"{shown} ({' '.join(patterns)}) keeps '{account.name}' out, the account of this connection: take it out of {shown}."
             )

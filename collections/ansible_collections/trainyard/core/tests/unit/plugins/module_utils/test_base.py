@@ -29,6 +29,7 @@ def test_a_real_key_passes_with_and_without_options(key: str) -> None:
     [
         ("", "is no public key"),
         ("alice@laptop", "is no public key"),
+        ("ssh-dss AAAAB3NzaC1kc3M= bob", "is a DSA key, which sshd no longer accepts"),
         ("ssh-ed25519 AAAAC3Nza", "not base64"),
         ("ssh-ed25519 AAAAB3NzaC1yc2EAAAADAQABAAAAgQ==", "is damaged"),
         ("-----BEGIN OPENSSH PRIVATE KEY-----", "is a private key"),
