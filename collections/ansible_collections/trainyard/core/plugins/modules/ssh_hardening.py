@@ -519,7 +519,7 @@ class Plan:
         words = {True: "remove", False: "write"}
         self.changes += [f"{words[text is None]} {path}" for path, text in self.writes.items()]
         self.changes += [f"make the host key {path}" for path in self.keys]
-        self.pending = os.path.exists(_sshd.ROLLBACK)
+        self.pending = os.path.exists(_sshd.ROLLBACK.folder)
         if self.pending:
             self.changes.append("prove a configuration that an interrupted run left unproven")
         self.stale = self._is_stale()
@@ -566,7 +566,7 @@ class Plan:
             self._save(new)
             self._land()
         except Exception as error:
-            restore()
+            _sshd.ROLLBACK.restore()
             raise RefusalError(f"{error}. The old configuration is back.") from error
 
     def _make_keys(self) -> None:
@@ -581,8 +581,7 @@ class Plan:
 
     def _save(self, gone: list[str]) -> None:
         """Keep what is there now, and arm the timer."""
-        shutil.rmtree(_sshd.ROLLBACK, ignore_errors=True)
-        os.makedirs(_sshd.ROLLBACK, mode=0o700)
+        _sshd.ROLLBACK.begin()
         # A configuration that sshd refuses is no way back; the repaired one is.
         old = self.base if judge(self.current)[1] else self.current
         saved: dict[str, str] = {}
@@ -591,20 +590,11 @@ class Plan:
             if before is None:
                 gone.append(path)
                 continue
-            saved[path] = f"{_sshd.ROLLBACK}/{number}"
+            saved[path] = _sshd.ROLLBACK.copy_path(number)
             shutil.copy2(path, saved[path])
             write(saved[path], before, 0o600)
-        write(f"{_sshd.ROLLBACK}/restore.sh", _sshd.rollback_script(saved, gone, self.daemon.service, SSHD, self.daemon.verb), 0o700)
-        for path, text in _sshd.rollback_units(self.options["rollback_seconds"]).items():
-            write(path, text, 0o644)
-        wants = f"{_sshd.UNITS}/timers.target.wants"
-        os.makedirs(wants, exist_ok=True)
-        with contextlib.suppress(FileExistsError):
-            os.symlink(f"../{_sshd.UNIT}.timer", f"{wants}/{_sshd.UNIT}.timer")
-        for words in (["daemon-reload"], ["restart", f"{_sshd.UNIT}.timer"]):
-            status, _output, errors = command("systemctl", *words)
-            if status:
-                raise RefusalError(f"The timer that would bring the old configuration back could not be armed: {last_words(errors)}")
+        script = _sshd.ROLLBACK.script(saved, gone, _sshd.renewal(self.daemon.service, SSHD, self.daemon.verb))
+        _sshd.ROLLBACK.arm(script, self.options["rollback_seconds"])
 
     def _land(self) -> None:
         if self.broken:
@@ -632,35 +622,14 @@ def _numbers(ports: set[int]) -> str:
     return ", ".join(str(port) for port in sorted(ports))
 
 
-def quiet_timer() -> None:
-    """Hold the timer of an interrupted run, and let it finish if it is already at work."""
-    command("systemctl", "stop", f"{_sshd.UNIT}.timer")
-    deadline = time.monotonic() + 20
-    while systemctl_show(f"{_sshd.UNIT}.service", "ActiveState").get("ActiveState") == "activating" and time.monotonic() < deadline:
-        time.sleep(0.1)
-
-
-def restore() -> bool:
-    """Bring the old configuration back; False when there is nothing to bring back."""
-    quiet_timer()
-    script = f"{_sshd.ROLLBACK}/restore.sh"
-    if not os.path.exists(script):
-        return False
-    command("/bin/sh", script)
-    return True
-
-
 def confirm(state: str) -> None:
     """Give the old configuration up: the new login is proven.
 
     Raises:
         RefusalError: too late, the timer has brought it back.
     """
-    quiet_timer()
-    if not os.path.exists(f"{_sshd.ROLLBACK}/restore.sh"):
+    if not _sshd.ROLLBACK.confirm():
         raise RefusalError("The new login was proven too late: the node's timer had brought the old configuration back. Run it again.")
-    for step in ("disable", "clear"):
-        command("/bin/sh", "-c", _sshd.forget_commands(step))
     if state == "absent":
         shutil.rmtree(_sshd.STATE, ignore_errors=True)
 
@@ -698,14 +667,14 @@ def main() -> None:
     phase = "plan" if module.check_mode else module.params["phase"]
     try:
         if phase == "rollback":
-            module.exit_json(changed=True, rolled_back=restore())
+            module.exit_json(changed=True, rolled_back=_sshd.ROLLBACK.restore())
         if phase == "confirm":
             confirm(module.params["state"])
             module.exit_json(changed=True)
         plan = make_plan(module)
         if phase == "apply":
             if plan.pending:  # an interrupted run: go back to before it, so that its copy stays the way back
-                restore()
+                _sshd.ROLLBACK.restore()
                 plan = make_plan(module)
             if plan.changes:
                 plan.apply()
