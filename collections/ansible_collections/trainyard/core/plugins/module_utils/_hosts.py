@@ -77,6 +77,11 @@ def is_address(text: str) -> bool:
     return True
 
 
+def is_host_name(text: str) -> bool:
+    """Return whether a host can have this name."""
+    return bool(_HOST.match(text))
+
+
 def problems(wishes: Mapping[str, Any], nodes: Mapping[str, Mapping[str, Any]], host: str) -> list[str]:
     """Return one sentence for each thing that cannot be.
 
