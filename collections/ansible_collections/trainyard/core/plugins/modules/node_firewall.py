@@ -105,6 +105,10 @@ closes:
   type: list
   elements: str
   sample: [9100/tcp]
+nftables_used:
+  description: Whether somebody has the system's own nftables.service load rules. To remove its package would flush all tables.
+  returned: success
+  type: bool
 ssh_ports:
   description: Ports of sshd, which are open to everybody.
   returned: success
@@ -285,8 +289,13 @@ class Plan:
             "ssh_ports": self.ssh,
             "unknown": self.unknown,
             "passwords": True,
+            "nftables_used": self._nftables_used(),
             "diff": [{"before_header": name, "after_header": name, "before": old, "after": new} for name, old, new in shown],
         }
+
+    @staticmethod
+    def _nftables_used() -> bool:
+        return any(command("systemctl", verb, "--quiet", "nftables.service")[0] == 0 for verb in ("is-active", "is-enabled"))
 
     def apply(self) -> None:
         """Change the node, with the way back armed first.
