@@ -80,12 +80,12 @@ def ansible_playbook(
     return Play(done.returncode, results, changed, text)
 
 
-def tool(inventory: Path, verb: str, *words: str, timeout: float = 400) -> tuple[int, str]:
+def tool(inventory: Path, verb: str, *words: str, environment: Mapping[str, str] | None = None, timeout: float = 400) -> tuple[int, str]:
     """Run a verb of the command line tool over an inventory; return its exit status and all that it printed."""
     done = subprocess.run(
         [sys.executable, "-m", "trainyard", verb, "-i", str(inventory), *words],
         cwd=REPOSITORY,
-        env={**os.environ, "PYTHONPATH": f"{REPOSITORY}/src:{REPOSITORY}/collections"},
+        env={**os.environ, "PYTHONPATH": f"{REPOSITORY}/src:{REPOSITORY}/collections", **(environment or {})},
         capture_output=True,
         text=True,
         timeout=timeout,

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,15 @@ def test_exit_status_is_0_only_when_all_converged_and_all_was_proven(
     assert playbooks.run("site.yml", tmp_path) == expected
 
 
+def test_ways_to_the_web_services_come_with_the_fingerprint_to_compare() -> None:
+    service = {"name": "JupyterLab", "port": 8888, "fingerprint": "AB:CD"}
+    (line,) = playbooks.ways_in({"nodes": [{"name": "head", "services": [service]}, {"name": "node1"}]})
+    assert line == (
+        "JupyterLab on head: ssh -L 8888:127.0.0.1:8888 head, then open https://127.0.0.1:8888\n"
+        "    its certificate's SHA-256 fingerprint: AB:CD"
+    )
+
+
 def test_an_older_runs_report_does_not_pass_for_this_ones(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text(json.dumps(report(True)))
     monkeypatch.setattr(playbooks, "STATE", tmp_path)
@@ -72,7 +82,17 @@ def test_an_interruption_ends_with_130(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 
 def test_systemd_gets_a_tree_of_its_own_on_either_version_of_cgroups(tmp_path: Path) -> None:
-    assert containers.systemd_arguments("n", tmp_path)["volumes"] == ["/sys/fs/cgroup/systemd/trainyard/n:/sys/fs/cgroup/systemd:rw"]
+    systemds = "/sys/fs/cgroup/systemd/trainyard/n:/sys/fs/cgroup/systemd:rw"
+    assert containers.systemd_arguments("n", tmp_path)["volumes"] == [systemds]
+    for folder in ("memory", "cpu,cpuacct"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "tasks").touch()
+    (tmp_path / "cpu").symlink_to("cpu,cpuacct")
+    assert containers.systemd_arguments("n", tmp_path)["volumes"] == [
+        "/sys/fs/cgroup/memory/trainyard/n:/sys/fs/cgroup/memory:rw",
+        "/sys/fs/cgroup/cpu,cpuacct/trainyard/n:/sys/fs/cgroup/cpu,cpuacct:rw",
+        systemds,
+    ]
     (tmp_path / "cgroup.controllers").touch()
     assert containers.systemd_arguments("n", tmp_path)["volumes"] == []
     assert containers.systemd_arguments("n", tmp_path)["cgroupns"] == "private"
@@ -170,7 +190,7 @@ def test_the_script_names_the_command_that_helps_where_it_may_not_install(tmp_pa
     )
     assert done.returncode == 1
     assert done.stderr.strip() == (
-        "trainyard: Python's venv module is not there. Install it with: sudo apt-get install -y --no-install-recommends python3-venv"
+        "trainyard: Python's venv module is missing. Install it with: sudo apt-get install -y --no-install-recommends python3-venv"
     )
     assert not (tmp_path / ".venv").exists()
 
@@ -187,7 +207,46 @@ def test_the_script_refuses_an_old_python(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 1
-    assert "Python 3.11 or newer is needed, Python 3.9.2 is here" in done.stderr
+    assert f"Python 3.11 or newer is needed; {old} is Python 3.9.2." in done.stderr
+    assert "sudo apt-get install -y python3.11 python3.11-venv" in done.stderr
+    assert "TRAINYARD_PYTHON=python3.11 " in done.stderr
+
+
+def test_the_script_reads_paths_from_the_folder_it_is_called_in(tmp_path: Path) -> None:
+    (tmp_path / "hosts.yml").write_text("all:\n  hosts:\n\tone:\n")
+    (tmp_path / "trainyard.py").write_text("raise SystemExit('a module of the current folder was imported')")
+    environment = {**os.environ, "PYTHONHOME": "/nowhere", "PYTHONPATH": str(tmp_path)}
+    for words in (["-i", "."], ["-i", "hosts.yml"]):
+        command = [str(REPOSITORY / "trainyard"), "apply", *words]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert done.stderr.startswith("trainyard: hosts.yml, line 3, column 1: this is not YAML: ")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+def test_another_users_checkout_is_left_alone() -> None:
+    with tempfile.TemporaryDirectory() as folder:  # not pytest's, into which no other user can look
+        Path(folder).chmod(0o755)
+        another_users_checkout(Path(folder, "a checkout"))
+
+
+def another_users_checkout(checkout: Path) -> None:
+    checkout.mkdir()
+    for name in ("trainyard", "requirements.lock"):
+        shutil.copy(REPOSITORY / name, checkout)
+    command = [str(checkout / "trainyard"), "--help"]
+    done = subprocess.run(command, user=65534, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"{checkout} belongs to root" in done.stderr
+    assert f"git clone '{checkout}'" in done.stderr
+    checkout.chmod(0o777)
+    (checkout / ".venv").mkdir(mode=0o777)
+    (checkout / ".venv").chmod(0o777)
+    (checkout / ".venv" / "kept").touch()
+    done = subprocess.run(command, user=65534, env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert ".venv belongs to root" in done.stderr
+    assert (checkout / ".venv" / "kept").exists()
 
 
 def test_what_the_usual_run_leaves_out_is_counted_and_named(capsys: pytest.CaptureFixture[str]) -> None:

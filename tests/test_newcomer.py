@@ -42,6 +42,10 @@ def test_a_sound_machine_may_join() -> None:
         ({"clock": 400}, "The clock of gpu5 is 600 seconds behind the controller's"),
         ({"free": {"/": 50 * GIB, "/var": GIB // 2}}, "The disk of gpu5 is full at /var (0.5 GiB free)"),
         ({"host": "g2"}, "gpu5 calls itself g2, as old does"),
+        (
+            {"host": "ubuntu"},
+            "gpu5 calls itself ubuntu; by its name in the inventory it has to be gpu5. Give it a name of its own there: sudo",
+        ),
         ({"host": "head"}, "gpu5 calls itself head, as head does"),
         ({"slurm": "other", "munge": "0b0b"}, "gpu5 is a node of another cluster: its Slurm obeys other"),
         ({"slurm": "head", "munge": "0b0b"}, "its Slurm obeys head, and its munge key is not the one of head."),
@@ -50,6 +54,19 @@ def test_a_sound_machine_may_join() -> None:
 def test_what_cannot_join_is_told_what_to_do(change: dict[str, Any], said: str) -> None:
     (refusal,) = newcomer.refusals("gpu5", replace(GPU5, **change), HEAD, KNOWN)
     assert said in refusal
+
+
+def test_the_host_name_is_the_inventorys() -> None:
+    assert newcomer.refusals("gpu5.lab.example", GPU5, HEAD, KNOWN) == []
+    assert newcomer.refusals("192.0.2.15", GPU5, HEAD, KNOWN, "gpu5") == []
+    (refusal,) = newcomer.refusals("192.0.2.15", GPU5, HEAD, KNOWN)
+    assert "'192.0.2.15' is no host name" in refusal
+
+
+def test_what_a_machine_reports_is_printable_text() -> None:
+    said = "os debian 12\narchitecture x86_64\nhost \x1b[2Jgpu5\x07\nclock 1\nfree 1 /\ngpu \x1b]0;x\x07A100\r\n"
+    machine = newcomer.parsed(said)
+    assert (machine.host, list(machine.gpus)) == ("gpu5", ["]0;xA100"])
 
 
 def test_a_key_that_no_slurm_uses_and_a_node_that_was_here_before_are_no_hindrance() -> None:

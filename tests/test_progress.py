@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from trainyard import progress
 
 
-def event(kind: str, **data: str) -> dict[str, Any]:
+def event(kind: str, **data: Any) -> dict[str, Any]:
     return {"event": kind, "event_data": data}
 
 
@@ -47,6 +49,36 @@ def test_lines_say_the_time_the_play_the_task_and_what_failed(monkeypatch: pytes
         "0:00  Bring the base: base : Have the packages",
         "0:00  node1: failed at: base : Have the packages",
         "0:00  Bring the base: Check the variables",
+    ]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_what_nodes_decide_is_text_and_nothing_else(terminal: bool) -> None:
+    evil = "[red]x[/red]\x1b[2J\x1b]0;t\x07\x9b2J\u202e :smile:"
+    output = io.StringIO()
+    console = progress.Terminal(file=output, force_terminal=terminal, width=200, color_system=None)
+    table = Table("node")
+    table.add_row(evil)
+    for shown in (evil, Text(evil, style="red"), table):
+        console.print(shown, highlight=False)
+    said = output.getvalue()
+    assert said.count("[red]x[/red]") == 3
+    assert said.count(":smile:") == 3
+    assert not set(said) & {"\x1b", "\x07", "\x9b", "\u202e"}
+
+
+def test_what_a_module_warns_of_is_shown_once_and_moves_no_cursor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    output = io.StringIO()
+    monkeypatch.setattr(progress, "STATE", tmp_path)
+    monkeypatch.setattr(progress, "console", progress.Terminal(file=output, force_terminal=False, width=100))
+    warned = {"warnings": ["/home/alice of alice (0755)"]}
+    with progress.Progress("site.yml") as shows:
+        for result in (warned, warned, {"results": [{"warnings": ["\x1b]0;owned\x07 [red]"]}]}, {"results": None}, None):
+            shows.event(event("runner_on_ok", host="head", task="base : Check the modes of the homes", res=result))
+    assert output.getvalue().splitlines() == [
+        "· site.yml",
+        "0:00  head: /home/alice of alice (0755)",
+        "0:00  head: ]0;owned [red]",
     ]
 
 

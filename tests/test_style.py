@@ -43,6 +43,12 @@ def test_no_statements_in_templates_inside_yaml(path: Path) -> None:
     assert "{%" not in path.read_text()
 
 
+@pytest.mark.parametrize("path", YAML, ids=relative)
+def test_no_merge_keys_in_yaml(path: Path) -> None:
+    """Ansible warns of a key that overrides a merged one, at every run."""
+    assert not re.search(r"^\s*<<:", path.read_text(), re.MULTILINE)
+
+
 @pytest.mark.parametrize("path", [path for path in YAML if "tasks" in path.parts or path.parent.name == "playbooks"], ids=relative)
 def test_no_shell_no_set_fact_no_ignored_errors(path: Path) -> None:
     for task in tasks(yaml.safe_load(path.read_text())):

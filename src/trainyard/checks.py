@@ -169,7 +169,7 @@ def _platform(scenario: str, release: str, volumes: Sequence[str]) -> dict[str, 
     arguments = systemd_arguments(name)
     return {
         "name": name,
-        "hostname": "node",
+        "hostname": name,  # a node of a cluster calls itself as the inventory does
         "image": Image(release).tag,
         "cgroupns_mode": arguments["cgroupns"],
         "capabilities": arguments["cap_add"],

@@ -6,10 +6,15 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
+from ansible_collections.trainyard.core.plugins.module_utils._host.reported import printable
+
+from trainyard import ansible_options, inventory
 from trainyard.commands import add_node, apply, down, drain, plan, reboot, remove_node, resolve, resume, test, up, verify
 from trainyard.errors import TrainyardError, UsageError
+from trainyard.paths import REPOSITORY
 
 VERBS = (up, down, resolve, plan, apply, verify, add_node, remove_node, drain, resume, reboot, test)
 USAGE = 64  # EX_USAGE of sysexits.h
@@ -53,6 +58,18 @@ def parser() -> Parser:
     return top
 
 
+def _denied(error: PermissionError) -> str:
+    """Return which file may not be used, whose it is, and what to do."""
+    path = Path(str(error.filename or "."))
+    there = next((place for place in (path, *path.absolute().parents) if os.access(place, os.F_OK)), path)
+    try:
+        owner = there.owner()
+    except (OSError, KeyError):
+        owner = "somebody else"
+    advice = "Use a checkout of your own: git clone it into your home." if REPOSITORY in path.absolute().parents else ""
+    return f"{path}: {error.strerror}. {there} belongs to {owner}. {advice}".rstrip()
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit status.
 
@@ -62,12 +79,18 @@ def main(words: Sequence[str] | None = None) -> int:
     """
     arguments = parser().parse_args(words)
     try:
-        return int(arguments.run(arguments))
+        if getattr(arguments, "inventory", None):
+            inventory.check(arguments.inventory)
+        with ansible_options.in_force(arguments):
+            return int(arguments.run(arguments))
     except UsageError as error:
-        print(f"trainyard: {error}", file=sys.stderr)
+        print(f"trainyard: {printable(error)}", file=sys.stderr)
         return USAGE
     except TrainyardError as error:
-        print(f"trainyard: {error}", file=sys.stderr)
+        print(f"trainyard: {printable(error)}", file=sys.stderr)
+        return 1
+    except PermissionError as error:
+        print(f"trainyard: {_denied(error)}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

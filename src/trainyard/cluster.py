@@ -15,6 +15,8 @@ from typing import Any
 
 from ansible_collections.trainyard.core.plugins.module_utils import _slurm as slurm
 from ansible_collections.trainyard.core.plugins.module_utils import _slurm_conf as slurm_conf
+from ansible_collections.trainyard.core.plugins.module_utils._host import reported
+from ansible_collections.trainyard.core.plugins.module_utils._report import what_to_do
 
 from trainyard import runner
 from trainyard.errors import TrainyardError, UsageError
@@ -75,7 +77,10 @@ class Cluster:
     @property
     def known(self) -> dict[str, str]:
         """Return the nodes that Slurm has: name in the inventory -> name in Slurm."""
-        return {name: str(node["host"]) for name, node in self._record.items()}
+        try:
+            return {name: reported.host_name(name, node["host"]) for name, node in self._record.items()}
+        except reported.ReportedError as error:
+            raise TrainyardError(f"{RECORD} on {self.controller}: {error}") from error
 
     def gpus(self) -> dict[str, list[str]]:
         """Return the types of each node's GPUs, as Slurm has them."""
@@ -179,7 +184,7 @@ def shell(inventory: Path, hosts: Sequence[str], script: str) -> dict[str, tuple
     for host, said in runner.module(inventory, hosts, "ansible.builtin.shell", {"cmd": script, "executable": "/bin/bash"}).items():
         if said["unreachable"] or "rc" not in said:
             what = str(said.get("msg") or said.get("module_stderr") or "no answer").strip()[-1000:]
-            raise TrainyardError(f"{host} was not reached, or not as root: {what}")
+            raise TrainyardError(f"{host} was not reached, or not as root: {what}\n-> {what_to_do(what, host)}")
         found[host] = (int(said["rc"]), str(said.get("stdout", "")), str(said.get("stderr", "")))
     return found
 

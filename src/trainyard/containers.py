@@ -40,6 +40,9 @@ APPARMOR = Path("/sys/module/apparmor/parameters/enabled")
 INOTIFY_INSTANCES = Path("/proc/sys/fs/inotify/max_user_instances")
 INOTIFY_WANTED = 1024  # each systemd takes several; the kernel's default of 128 stops at about 22 containers
 
+CONTROLLERS = ("memory", "pids", "cpu", "cpuacct", "cpu,cpuacct")
+"""Folders of cgroups' version 1 in which systemd sets limits on memory, tasks and CPU; machines have the last two as one, or apart."""
+
 Say = Callable[[str], None]
 
 
@@ -158,8 +161,10 @@ def systemd_arguments(name: str, cgroup_root: Path = Path("/sys/fs/cgroup")) -> 
 
     Each container has a part of the cgroup tree of its own, which it sees as the whole tree: with version 2 Docker's, with version 1
     /trainyard/NAME. Without that, the systemds of all containers would share the host's: one that shuts down takes the others' along.
+    With version 1 each controller has a tree of its own: those for memory, tasks and CPU are a node's own, too, as on a real machine.
     """
     version_2 = (cgroup_root / "cgroup.controllers").exists()
+    hierarchies = [each for each in CONTROLLERS if (cgroup_root / each / "tasks").exists() and not (cgroup_root / each).is_symlink()]
     return {
         "cap_add": ["SYS_ADMIN", "NET_ADMIN", "SYS_NICE"],
         "security_opt": ["seccomp=unconfined", "apparmor=unconfined"],
@@ -167,16 +172,18 @@ def systemd_arguments(name: str, cgroup_root: Path = Path("/sys/fs/cgroup")) -> 
         "sysctls": {"net.ipv6.conf.lo.disable_ipv6": "0"},  # Docker switches IPv6 off, on loopback too; real machines have it there
         "stop_signal": "SIGRTMIN+3",
         "cgroupns": "private",
-        "volumes": [] if version_2 else [f"/sys/fs/cgroup/systemd/trainyard/{name}:/sys/fs/cgroup/systemd:rw"],
+        "volumes": []
+        if version_2
+        else [f"/sys/fs/cgroup/{each}/trainyard/{name}:/sys/fs/cgroup/{each}:rw" for each in (*hierarchies, "systemd")],
     }
 
 
 def _remove_cgroup(name: str) -> None:
-    """Remove what a container's systemd made in the tree of version 1; the kernel refuses to remove what is still in use."""
-    top = Path("/sys/fs/cgroup/systemd/trainyard", name)
-    for folder in [*sorted((path for path in top.rglob("*") if path.is_dir()), reverse=True), top]:
-        with suppress(OSError):
-            folder.rmdir()
+    """Remove what a container's systemd made in the trees of version 1; the kernel refuses to remove what is still in use."""
+    for top in Path("/sys/fs/cgroup").glob(f"*/trainyard/{name}"):
+        for folder in [*sorted((path for path in top.rglob("*") if path.is_dir()), reverse=True), top]:
+            with suppress(OSError):
+                folder.rmdir()
 
 
 @dataclass
@@ -377,6 +384,8 @@ class Lab:
                     f"its container is {container.status}. To make all nodes anew: ./trainyard down, then up. Its last words:\n{log}"
                 )
             time.sleep(0.3)
+        # Containers of an older recipe, which does not do it as they boot: without it no service of theirs gets its credentials.
+        self.execute(node, ["mount", "--make-rshared", "/"])
         self._authorize(node)
 
     def _authorize(self, node: str) -> None:
@@ -403,8 +412,8 @@ class Lab:
                 hosts.append(f"{node} {kind} {key}\n")
             config.append(
                 f"Host {node}\n  HostName {self.address(node)}\n  HostKeyAlias {node}\n  User {ADMIN}\n"
-                f"  IdentityFile {self.key.resolve()}\n  IdentitiesOnly yes\n"
-                f"  UserKnownHostsFile {known}\n  GlobalKnownHostsFile /dev/null\n  StrictHostKeyChecking yes\n"
+                f'  IdentityFile "{self.key.resolve()}"\n  IdentitiesOnly yes\n'
+                f'  UserKnownHostsFile "{known}"\n  GlobalKnownHostsFile /dev/null\n  StrictHostKeyChecking yes\n'
             )
         _write(self.state / "known_hosts", "".join(hosts))
         _write(self.ssh_config, "".join(config))

@@ -34,8 +34,6 @@ def locate(inventory: Path) -> Path:
         TrainyardError: there is none, or none that can be edited.
     """
     path = inventory / "hosts.yml" if inventory.is_dir() else inventory
-    if not inventory.exists():
-        raise TrainyardError(f"There is no inventory {inventory}. inventory/example shows how one is written.")
     if path.suffix not in {".yml", ".yaml"} or not path.is_file():
         raise TrainyardError(
             f"{inventory} is neither a YAML file nor a folder with hosts.yml, and only these are edited. Write the node into (or out "

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ansible_collections.trainyard.core.plugins.module_utils._host import reported
+
 LOOK = """\
 . /etc/os-release
 echo "os $ID $VERSION_ID"
@@ -58,7 +60,7 @@ def parsed(text: str) -> Machine:
         ValueError: something is missing.
     """
     words: dict[str, list[str]] = {}
-    for line in text.splitlines():
+    for line in reported.printable(text).split("\n"):
         key, _blank, rest = line.partition(" ")
         words.setdefault(key, []).append(rest.strip())
     try:
@@ -93,7 +95,7 @@ def taken(name: str, address: str, hosts: Mapping[str, Mapping[str, object]]) ->
     return ""
 
 
-def refusals(name: str, new: Machine, controller: Machine, known: Mapping[str, str]) -> list[str]:
+def refusals(name: str, new: Machine, controller: Machine, known: Mapping[str, str], host_name: str = "") -> list[str]:
     """Return one sentence for each reason why a machine cannot join.
 
     Args:
@@ -101,6 +103,7 @@ def refusals(name: str, new: Machine, controller: Machine, known: Mapping[str, s
         new: the machine.
         controller: the one that schedules.
         known: name -> host name of each node that Slurm has.
+        host_name: what it has to call itself by the inventory; "" for its name up to the first dot.
     """
     found = []
     if (new.os, new.architecture) != (controller.os, controller.architecture):
@@ -119,10 +122,14 @@ def refusals(name: str, new: Machine, controller: Machine, known: Mapping[str, s
     if full:
         found.append(f"The disk of {name} is full at {', '.join(full)}; {FREE_BYTES / 2**30:.0f} GiB are needed. Make room there.")
     twin = next((other for other, host in known.items() if host == new.host and other != name), "")
-    if twin or new.host == controller.host:
-        other = twin or controller.host
+    host = host_name or ("" if reported.is_address(name) else name.partition(".")[0])
+    if not reported.is_host_name(host):
+        found.append(f"{reported.shown(name)} is no host name (letters, digits and -), which a cluster's node needs. Choose another.")
+    elif new.host != host or twin or host == controller.host:
+        other = twin or (controller.host if controller.host in (host, new.host) else "")
         found.append(
-            f"{name} calls itself {new.host}, as {other} does. Give it a name of its own there: sudo hostnamectl set-hostname {name}"
+            f"{name} calls itself {new.host}{f', as {other} does' if other else ''}; by its name in the inventory it has to be {host}. "
+            f"Give it a name of its own there: sudo hostnamectl set-hostname {host}"
         )
     if new.slurm and new.munge != controller.munge:
         found.append(

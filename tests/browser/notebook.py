@@ -105,7 +105,7 @@ class Jupyter:
     """
 
     def __init__(self, browser: webdriver.Chrome, url: str) -> None:
-        """Sit down in front of the JupyterLab at ``url``, such as ``https://localhost:8888``."""
+        """Sit down in front of the JupyterLab at ``url``, such as ``https://127.0.0.1:8888``."""
         self.browser, self.url = browser, url.rstrip("/")
 
     def log_in(self, password: str) -> bool:
@@ -221,7 +221,7 @@ class TensorBoard:
     """TensorBoard in a browser."""
 
     def __init__(self, browser: webdriver.Chrome, url: str) -> None:
-        """Sit down in front of the TensorBoard at ``url``, such as ``https://localhost:6006``."""
+        """Sit down in front of the TensorBoard at ``url``, such as ``https://127.0.0.1:6006``."""
         self.browser, self.url = browser, url.rstrip("/")
 
     def log_in(self, login: str, password: str) -> bool:

@@ -48,7 +48,7 @@ def password() -> str:
 def jupyter(nodes: Lab) -> Iterator[Jupyter]:
     """A browser on JupyterLab's page, by the tunnel that the README names."""
     with tunnel(["ssh", "-F", str(nodes.ssh_config)], NODE, 8888) as port, chromium(certificate(nodes, "jupyter")) as browser:
-        yield Jupyter(browser, f"https://localhost:{port}")
+        yield Jupyter(browser, f"https://127.0.0.1:{port}")
 
 
 def server(nodes: Lab) -> str:
@@ -81,7 +81,7 @@ def test_tensorboard_shows_a_run_to_who_knows_the_password_only(nodes: Lab, pass
     on_node(nodes, "/opt/trainyard/envs/tensorboard/bin/python", "-c", WRITE_A_RUN)
     try:
         with tunnel(["ssh", "-F", str(nodes.ssh_config)], NODE, 6006) as port, chromium(certificate(nodes, "tensorboard")) as browser:
-            page = TensorBoard(browser, f"https://localhost:{port}")
+            page = TensorBoard(browser, f"https://127.0.0.1:{port}")
             assert not page.log_in("lab", "not the password")
             assert page.log_in("lab", password)
             assert "browser-test" in page.text("browser_test_loss")
@@ -93,5 +93,5 @@ def test_tensorboard_shows_a_run_to_who_knows_the_password_only(nodes: Lab, pass
 def test_a_browser_that_does_not_know_the_certificate_is_warned(nodes: Lab) -> None:
     with tunnel(["ssh", "-F", str(nodes.ssh_config)], NODE, 8888) as port, chromium(certificate(nodes, "tensorboard")) as browser:
         with contextlib.suppress(WebDriverException):  # some versions raise, all show the warning
-            browser.get(f"https://localhost:{port}")
+            browser.get(f"https://127.0.0.1:{port}")
         assert browser.title == "Privacy error"

@@ -46,7 +46,9 @@ def test_up_ends_with_every_framework_trained_on_every_node(up: subprocess.Compl
         assert min(accuracy.values()) >= 0.95
     assert sorted(node["name"] for node in report["nodes"]) == NODES
     assert len(re.findall(r"trains", up.stdout)) >= 15
-    assert "ssh -F .trainyard/lab/ssh_config -L 8888:localhost:8888 head" in up.stdout
+    assert "ssh -F .trainyard/lab/ssh_config -L 8888:127.0.0.1:8888 head" in up.stdout
+    fingerprint = nodes.execute("head", ["cat", "/etc/trainyard/jupyter/fingerprint"]).strip()
+    assert f"its certificate's SHA-256 fingerprint: {fingerprint}" in up.stdout
 
 
 def test_a_second_run_changes_nothing(nodes: Lab) -> None:
@@ -177,7 +179,9 @@ def test_both_services_answer_on_the_network_with_a_certificate_of_ones_own(node
             assert f" {status} " in answer.splitlines()[0], answer
     finally:
         assert site("--limit", "node2").status == 0
-    assert "127.0.0.1:8888" in nodes.execute("node2", ["ss", "-Hltn"]), "and only the node itself is let in again"
+    listening = nodes.execute("node2", ["ss", "-Hltn"])
+    assert "127.0.0.1:8888" in listening
+    assert "0.0.0.0:8888" not in listening, "and only the node itself is let in again"
 
 
 def test_apply_says_what_a_stray_pip_install_would_cost_and_repairs_it(nodes: Lab) -> None:

@@ -18,6 +18,7 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "unknown variant": ({"framework_env_variant": "tpu"}, ["framework_env_variant", "tpu", "cpu"]),
     "mirror that is none": ({"base_package_mirror": "tunna"}, ["base_package_mirror: 'tunna' is no mirror", "Did you mean tuna?"]),
     "user without a key": ({"base_users": [{"name": "bob"}]}, ["base_users: the user 'bob' has no entry in keys"]),
+    "weak password on loopback": ({"jupyter_password": "short"}, ["jupyter_password", "12"]),
     "weak password on the network": ({"jupyter_listen": "0.0.0.0", "jupyter_password": "short"}, ["jupyter_password", "12"]),
     "no password": ({"jupyter_password": ""}, ["jupyter_password"]),
     "certificate without its key": ({"jupyter_tls_certificate": "/etc/ssl/certs/ca-certificates.crt"}, ["jupyter_tls_key"]),

@@ -107,7 +107,8 @@ def test_an_environment_that_is_not_there_is_said(node: Lab, tmp_path: Path, rol
         ("tensorboard", {"password": [CANARY]}, "tensorboard_password is no text."),
         ("jupyter", {"password": {"secret": CANARY}}, "jupyter_password is no text."),
         ("jupyter", {"password": "{{ vault_of_nobody }}"}, "'vault_of_nobody' is undefined"),
-        ("jupyter", {"listen": "0.0.0.0", "password": "Kanarie"}, "jupyter_password is too weak for jupyter_listen = 0.0.0.0"),
+        ("jupyter", {"password": "Kanarie"}, "jupyter_password is too weak: it has fewer than 12 characters."),
+        ("tensorboard", {"listen": "0.0.0.0", "password": "Kanarie"}, "tensorboard_password is too weak: it has fewer than 12 characters."),
         ("jupyter", {"tls_certificate": "/nowhere.pem"}, "jupyter_tls_certificate is set and jupyter_tls_key is not."),
     ],
 )

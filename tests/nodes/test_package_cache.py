@@ -21,6 +21,24 @@ pytestmark = pytest.mark.nodes
 
 SETTINGS = "/etc/apt/apt.conf.d/80trainyard-package-cache"
 CHOICE = "/usr/local/lib/trainyard/package-cache"
+REFUSED = "403 Forbidden file type or location"
+ASK = """
+import socket, sys
+for request in sys.argv[2:]:
+    with socket.create_connection((sys.argv[1], 3142), 10) as connection:
+        try:
+            connection.sendall(f"{request} HTTP/1.0\\r\\nHost: cache\\r\\n\\r\\n".encode())
+            answer = connection.makefile("rb").readline().decode()
+        except ConnectionError:
+            answer = ""
+    print("answer", answer.partition(" ")[2].strip())
+"""
+FILL = """
+cd $(mktemp -d); chmod 0777 .
+for package in openjdk-17-jre-headless libllvm14 libllvm13 gcc-12 libicu-dev libclang-cpp14; do
+    apt-get -qq download $package; rm -f *.deb
+done
+"""
 DRAW = """
 rm -rf /var/lib/apt/lists/*
 apt-get -qq update
@@ -40,19 +58,29 @@ class Cluster:
         """Run a script as root in a node, beside SSH."""
         return self.lab.execute(node, ["bash", "-ec", script], check=check).strip()
 
-    def run(self, *words: str, enabled: bool = True, nodes: tuple[str, ...] = ("node1",)) -> Play:
-        """Bring the base, and the cache or none."""
+    def run(self, *words: str, enabled: bool = True, nodes: tuple[str, ...] = ("node1",), **variables: Any) -> Play:
+        """Apply the base, and the cache or none."""
         every: dict[str, Any] = {
             "ansible_user": "admin",
             "ansible_ssh_common_args": f"-F {self.lab.ssh_config}",
             "base_ca_certificates": "{{ query('ansible.builtin.fileglob', '/usr/local/share/ca-certificates/*.crt') }}",
             "base_packages": ["less"],
             "package_cache_enabled": enabled,
+            **variables,
         }
         groups = {"slurm_controller": {"hosts": {"head": None}}, "slurm_compute": {"hosts": dict.fromkeys(nodes)}}
         inventory = self.folder / "hosts.yml"
         inventory.write_text(yaml.safe_dump({"all": {"vars": every, "children": {"cluster": {"children": groups}}}}))
         return ansible_playbook(REPOSITORY / "playbooks" / "base.yml", inventory, words)
+
+    def ask(self, node: str, *requests: str) -> list[str]:
+        """Send requests to the cache from a node, and return the first line of each answer; '' where the connection is closed."""
+        told = self.shell(node, f"python3 -c '{ASK}' {self.lab.address('head')} {' '.join(map(repr, requests))}")
+        return [line.removeprefix("answer").strip() for line in told.split("\n")]
+
+    def mirror(self) -> str:
+        """Return a machine that the head's packages come from."""
+        return self.shell("head", "cat /etc/trainyard/package_cache/public/mirrors").split()[0]
 
     def draw(self, node: str, package: str) -> dict[str, int]:
         """Fetch lists and a package, and return the bytes that each node drew from outside."""
@@ -92,6 +120,86 @@ def test_what_the_head_has_drawn_is_not_drawn_again(cluster: Cluster) -> None:
     assert cluster.shell("node1", f"{CHOICE} https://example.org/debian") == "DIRECT"
 
 
+def test_the_page_of_maintenance_is_closed(cluster: Cluster) -> None:
+    pages = ("/acng-report.html", "/acng-report.html?doExpire=Start+Expiration", "/acng-report.html?doImport=1", "/html/<script>.html")
+    for node in ("node1", "head"):
+        assert cluster.ask(node, *(f"GET {page}" for page in pages)) == [REFUSED] * len(pages)
+    assert cluster.ask("node1", "GET /trainyard/../acng.conf", "GET /acng-doc/html/index.html") == [REFUSED] * 2
+
+
+def test_only_known_mirrors_are_asked(cluster: Cluster) -> None:
+    mirror = cluster.mirror()
+    good, *bad = cluster.ask(
+        "node1",
+        f"GET http://{mirror}/debian/dists/bookworm/InRelease",
+        "GET http://example.org/debian/dists/bookworm/InRelease",
+        f"GET http://{mirror}.example.org/debian/dists/bookworm/InRelease",
+        "GET http://127.0.0.1/debian/dists/bookworm/InRelease",
+        "GET http://169.254.169.254/debian/dists/bookworm/InRelease",
+    )
+    assert good == "200 OK"
+    assert bad == [REFUSED] * 4
+    ports = cluster.ask("node1", f"GET http://{mirror}:22/debian/x.deb", "CONNECT 127.0.0.1:22", f"CONNECT {mirror}:443")
+    assert all(answer.startswith("403 ") for answer in ports)
+
+
+def test_an_archive_that_is_not_known_is_reached_directly(cluster: Cluster) -> None:
+    assert cluster.shell("node1", f"{CHOICE} http://{cluster.mirror()}/debian/x") == f"http://{cluster.lab.address('head')}:3142"
+    assert cluster.shell("node1", f"{CHOICE} http://example.org/debian/x") == "DIRECT"
+    own = "deb [trusted=yes] http://127.0.0.1:8000 ./"
+    cluster.shell("node1", f"mkdir -p /srv/own; cd /srv/own; touch Packages; echo '{own}' >/etc/apt/sources.list.d/own.list")
+    cluster.shell("node1", "systemd-run --quiet --unit own-archive python3 -m http.server -d /srv/own -b 127.0.0.1 8000; sleep 1")
+    try:
+        cluster.shell("node1", "apt-get -qq -o APT::Update::Error-Mode=any update")
+    finally:
+        cluster.shell("node1", "systemctl stop own-archive; rm /etc/apt/sources.list.d/own.list")
+
+
+def test_who_is_not_of_the_cluster_is_not_answered(cluster: Cluster) -> None:
+    assert cluster.ask("node2", "GET /trainyard/mirrors", f"GET http://{cluster.mirror()}/debian/dists/bookworm/InRelease") == ["", ""]
+    assert cluster.ask("node1", "GET /trainyard/mirrors") == ["200 OK"]
+    cluster.shell("head", "grep -q 'apt-cacher-ng: ALL : DENY' /etc/hosts.allow")
+
+
+def test_the_daemon_is_nobodys_root_and_writes_into_one_folder(cluster: Cluster) -> None:
+    for unit in ("apt-cacher-ng", "trainyard-package-cache-guard"):
+        shown = cluster.shell("head", f"systemctl show {unit} -p User,NoNewPrivileges,ProtectSystem,CapabilityBoundingSet,ActiveState")
+        assert set(shown.split("\n")) == {
+            "User=apt-cacher-ng",
+            "NoNewPrivileges=yes",
+            "ProtectSystem=strict",
+            "CapabilityBoundingSet=",
+            "ActiveState=active",
+        }
+    assert cluster.shell("head", "ps -o user:20= -C apt-cacher-ng").split() == ["apt-cacher-ng"]
+    assert cluster.shell("head", "/etc/cron.daily/apt-cacher-ng 2>&1") == "", "the daily job asks nobody"
+
+
+def test_the_cache_cannot_be_filled(cluster: Cluster) -> None:
+    done = cluster.run(package_cache_max_size="60M")
+    assert done.changed == {"head": 2, "node1": 0}, done.failures()
+    cluster.shell("node1", "apt-get -qq update")
+    with counted(cluster.lab, cluster.lab.nodes) as counters:
+        cluster.shell("node1", FILL)
+        drawn = counters.read()
+    assert drawn["node1"] == 0
+    assert drawn["head"] > 100_000_000
+    kept = "for i in $(seq 20); do [ $(du -sm /var/cache/apt-cacher-ng | cut -f 1) -le 60 ] && exit 0; sleep 0.5; done; exit 1"
+    cluster.shell("head", kept)
+    assert "removed" in cluster.shell("head", "journalctl -u trainyard-package-cache-guard -o cat")
+    cluster.shell("node1", DRAW.format("tree"))
+    assert cluster.run().changed == {"head": 2, "node1": 0}
+
+
+def test_without_its_guard_the_cache_does_not_run(cluster: Cluster) -> None:
+    cluster.shell("head", "systemctl kill -s KILL trainyard-package-cache-guard")
+    cluster.shell("head", "for i in $(seq 40); do systemctl is-active -q trainyard-package-cache-guard && exit 0; sleep 0.25; done; exit 1")
+    cluster.shell("head", "systemctl stop trainyard-package-cache-guard; ! systemctl is-active apt-cacher-ng")
+    cluster.shell("node1", DRAW.format("tree"))
+    assert cluster.run().changed == {"head": 1, "node1": 0}
+    assert cluster.ask("node1", "GET /trainyard/mirrors") == ["200 OK"]
+
+
 def test_a_node_that_comes_later_draws_its_base_from_the_head(cluster: Cluster) -> None:
     with counted(cluster.lab, cluster.lab.nodes) as counters:
         done = cluster.run("--limit", "node2,head", nodes=("node1", "node2"))
@@ -109,22 +217,28 @@ def test_without_the_head_nodes_draw_directly(cluster: Cluster) -> None:
     cluster.shell("node1", DRAW.format("tree"))
     cluster.lab.start("head")
     cluster.shell("head", "systemctl is-active apt-cacher-ng")
-    assert cluster.run().changed == {"head": 0, "node1": 0}
+    assert cluster.run().changed == {"head": 1, "node1": 0}, "node2 is not of the cluster any more, and is let in no more"
 
 
 def test_what_is_no_longer_wanted_goes(cluster: Cluster) -> None:
-    assert cluster.run("--check", enabled=False).changed == {"head": 3, "node1": 1}
+    assert cluster.run("--check", enabled=False).changed == {"head": 5, "node1": 1}
     cluster.shell("node1", f"test -e {SETTINGS}")
-    assert cluster.run(enabled=False).changed == {"head": 3, "node1": 1}
+    assert cluster.run(enabled=False).changed == {"head": 5, "node1": 1}
     for node in ("head", "node1"):
         cluster.shell(
             node, f"! ls {SETTINGS} {CHOICE} /etc/trainyard/package_cache /usr/sbin/apt-cacher-ng /var/cache/apt-cacher-ng 2>/dev/null"
         )
     cluster.shell("head", "! ls /etc/systemd/system/apt-cacher-ng.service.d/trainyard.conf 2>/dev/null; ! ss -Hlnt sport = :3142 | grep .")
+    cluster.shell(
+        "head", "! grep -i trainyard /etc/hosts.allow; ! ls /etc/systemd/system/trainyard-* /usr/local/lib/trainyard/* 2>/dev/null"
+    )
     assert cluster.run(enabled=False).changed == {"head": 0, "node1": 0}
     assert cluster.draw("node1", "tree")["node1"] > 1_000_000
 
 
 def test_what_cannot_be_is_refused_by_name(cluster: Cluster) -> None:
     done = cluster.run("-e", "package_cache_port=80")
+    mirrors = cluster.run("-e", '{"package_cache_mirrors": ["https://mirror.example/debian"], "package_cache_max_size": "much"}').failures()
+    assert "package_cache_mirrors: https://mirror.example/debian: use a URL that begins with http://" in mirrors
+    assert "package_cache_max_size: 'much' is not a size. Use one such as 20G or 500M." in mirrors
     assert "package_cache_port: 80 is none for a service that is not root's; right are 1024 to 65535, such as 3142." in done.failures()

@@ -277,6 +277,35 @@ def test_what_slurm_does_not_read_never_lands(cluster: Cluster) -> None:
     assert cluster.shell("head", "sha256sum /etc/slurm/*.conf") == before
 
 
+def test_what_the_controller_does_not_run_with_goes_again_and_jobs_go_on(cluster: Cluster) -> None:
+    before, job = cluster.shell("head", "sha256sum /etc/slurm/*.conf /var/lib/trainyard/slurm/*"), submit(cluster, "", "sleep 300")
+    running(cluster, job)
+    refused = cluster.run(slurm_config={"PriorityType": "priority/none_such"})  # scontrol reads it
+    assert refused.status != 0
+    said = refused.failures()
+    assert "Slurm's controller does not run with the new configuration: it has ended. " in said
+    assert "fatal: " in said
+    assert "The old configuration is back, and the controller runs with it." in said
+    assert cluster.shell("head", "sha256sum /etc/slurm/*.conf /var/lib/trainyard/slurm/*") == before
+    running(cluster, job)
+    assert cluster.ada("srun --mem=10 -n1 hostname") == "node1"
+    again = cluster.run()
+    assert (again.status, again.changed) == (0, {"head": 0, "node1": 0}), again.failures()
+
+
+def test_a_node_is_told_apart_by_the_inventory_and_not_by_what_it_says(cluster: Cluster) -> None:
+    before = cluster.shell("head", "sha256sum /etc/hosts /etc/slurm/*.conf")
+    both = ("node1", "node2")
+    cluster.shell("node2", "hostname node1")
+    try:
+        refused = cluster.run("--limit", "node2,head", computes=both)
+    finally:
+        cluster.shell("node2", "hostname node2")
+    assert "node2 calls itself node1, as node1 is called; by the inventory its host name is node2." in refused.failures()
+    assert set(refused.changed.values()) == {0}
+    assert cluster.shell("head", "sha256sum /etc/hosts /etc/slurm/*.conf") == before
+
+
 def test_what_somebody_drained_stays_drained(cluster: Cluster) -> None:
     cluster.shell("head", "scontrol update NodeName=node1 State=DRAIN Reason='a broken fan'")
     assert cluster.run().status == 0

@@ -78,6 +78,8 @@ class House:
             "base_users": [{"name": name, "uid": uid, "keys": [keys[name]]} for name, uid in USERS.items()],
             "framework_env_environments": [],
             "jupyter_password": PASSWORD,
+            "session_limits_memory": "1G",  # little enough to be filled up in a second
+            "session_limits_tasks": 1000,
             "tensorboard_password": PASSWORD,
             **variables,
         }

@@ -7,7 +7,7 @@ from typing import Any
 
 def test_the_nodes_own_name_leads_to_the_network(host: Any) -> None:
     own = host.check_output("hostname -I").split()
-    first = host.check_output("getent ahostsv4 node").split()[0]
+    first = host.check_output("getent ahostsv4 %s", host.check_output("hostname")).split()[0]
     assert first in own
     assert not first.startswith("127.")
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trainyard import cluster, host_keys, newcomer, playbooks, runner
+from trainyard import ansible_options, cluster, host_keys, newcomer, playbooks, runner
 from trainyard.cluster import Cluster, Verdict
 from trainyard.commands import plan
 from trainyard.drafts import draft, replace, show_change
@@ -22,8 +22,9 @@ examples:
   ./trainyard add-node -i inventory/mylab gpu5 --address 192.0.2.15 --like gpu4   into those of gpu4
   ./trainyard add-node -i inventory/mylab gpu5 --address 192.0.2.15 --check    check and show what would be written; change nothing
 
-The new node and the controller are set up; on the other nodes only the firewall learns its address. Where a step fails, inventory and cluster are as before; interrupted, the same
-command goes on. exit status: 0 in the queues; 1 not, and what to do stands there; 2 where wishes clash (see plan); 64 for unusable words
+The new node and the controller are set up; on the other nodes only the firewall learns its address. Where a step fails, inventory and
+cluster are as before; interrupted, the same command goes on. exit status: 0 in the queues; 1 not, and what to do stands there;
+2 where wishes clash (see plan); 64 for unusable words
 """
 CLOSED = "slurm_closed"
 CLUSTER = "playbooks/cluster.yml"
@@ -35,6 +36,7 @@ CONNECTION = {
         "host": "{{ ansible_host | default(inventory_hostname) }}",
         "port": "{{ ansible_port | default('') | string }}",
         "words": "{{ ansible_ssh_common_args | default('') }} {{ ansible_ssh_extra_args | default('') }}",
+        "host_name": "{{ names_and_time_hostname | default('') }}",
     }
 }
 
@@ -56,6 +58,7 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     verb.add_argument("--like", default="", metavar="NODE", help="take the groups of this node")
     verb.add_argument("--host-key", default="", metavar="SHA256:...", help="fingerprint of its host key, so that nobody is asked")
     verb.add_argument("--check", action="store_true", help="check, show what would be written, and change nothing")
+    ansible_options.add(verb, but=("user",))
     verb.add_argument("--deadline", default="5m", metavar="TIME", help="how long the proof waits for a free core of another node (5m)")
     verb.set_defaults(run=run)
 
@@ -136,8 +139,11 @@ def check(lab: Cluster, tried: Path, arguments: argparse.Namespace) -> None:
     host_keys.make_known(name, words, connection["host"], arguments.host_key)
     known = lab.known
     seen = {host: said[1] for host, said in cluster.shell(tried, [name, lab.controller], newcomer.LOOK).items()}
-    new, controller = (newcomer.parsed(seen[host]) for host in (name, lab.controller))
-    refused = newcomer.refusals(name, new, controller, known)
+    try:
+        new, controller = (newcomer.parsed(seen[host]) for host in (name, lab.controller))
+    except (ValueError, IndexError) as error:
+        raise TrainyardError(f"{name} or {lab.controller} does not report what it is: {error}") from error
+    refused = newcomer.refusals(name, new, controller, known, str(connection.get("host_name") or ""))
     if lab.confined(but=name):
         refused += newcomer.unconfined(
             name, str(runner.module(tried, [name], "trainyard.core.slurm_node_info", {})[name].get("unconfined", ""))

@@ -16,8 +16,8 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         epilog="example: ./trainyard apply -i inventory/mylab --check --limit gpu1",
     )
     playbooks.add_arguments(verb)
-    verb.add_argument("--check", action="store_true", help="say what would change and change nothing")
-    verb.add_argument("--diff", action="store_true", help="show the changes to files")
+    verb.add_argument("-C", "--check", action="store_true", help="say what would change and change nothing")
+    verb.add_argument("-D", "--diff", action="store_true", help="show the changes to files")
     verb.add_argument("--playbook", default=playbooks.SITE, help="another playbook than site.yml, from the repository's root")
     verb.set_defaults(run=run)
 

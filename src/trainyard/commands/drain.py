@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from trainyard import cluster
+from trainyard import ansible_options, cluster
 from trainyard.cluster import Cluster
 from trainyard.errors import TrainyardError
 from trainyard.progress import console
@@ -31,6 +31,7 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     verb.add_argument("--reason", default="drained by trainyard", help="what sinfo -R shows")
     verb.add_argument("--wait", action="store_true", help="wait until they have no job")
     verb.add_argument("--deadline", default="1h", metavar="TIME", help="how long (1h)")
+    ansible_options.add(verb, playbook=False)
     verb.set_defaults(run=run)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -11,11 +12,12 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.trainyard.core.plugins.module_utils._report import what_to_do
 from ansible_collections.trainyard.core.plugins.plugin_utils import _fleet_words as words
 from ansible_collections.trainyard.core.plugins.plugin_utils._locked import with_locked_libraries
 from ansible_collections.trainyard.core.plugins.plugin_utils._words import answer
 
-from trainyard import answers, catalog, runner
+from trainyard import ansible_options, answers, catalog, runner
 from trainyard.errors import TrainyardError, UsageError
 from trainyard.progress import Progress, console
 
@@ -42,16 +44,15 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verb.add_argument("-i", "--inventory", required=True, type=Path, help="inventory file or folder")
-    verb.add_argument("--limit", metavar="NODES", help="only these nodes (an Ansible pattern)")
+    verb.add_argument("-l", "--limit", metavar="NODES", help="only these nodes (an Ansible pattern)")
     verb.add_argument("--offline", action="store_true", help="ask no node; the inventory says what each one is")
     answers.add_arguments(verb)
+    ansible_options.add(verb, playbook=False)
     verb.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Answer, and return the exit status."""
-    if not arguments.inventory.exists():
-        raise TrainyardError(f"There is no inventory {arguments.inventory}. inventory/example shows how one is written.")
     hosts = inventory_hosts(arguments.inventory, arguments.limit)
     if words.unwished(hosts):
         raise UsageError(words.unwished(hosts))
@@ -82,7 +83,13 @@ def inventory_hosts(inventory: Path, limit: str | None = None) -> dict[str, dict
         TrainyardError: it cannot be read, or it has no host.
     """
     command = [str(Path(sys.executable).parent / "ansible-inventory"), "-i", str(inventory), "--list"]
-    done = subprocess.run([*command, *(["--limit", limit] if limit else [])], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, *runner.extra_words(), *(["--limit", limit] if limit else [])],
+        env={**os.environ, **runner.settings()},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         raise TrainyardError(f"The inventory {inventory} cannot be read:\n{done.stderr.strip()[-1500:]}")
     listing = json.loads(done.stdout)
@@ -110,10 +117,14 @@ def _ask(inventory: Path, limit: str | None, hosts: Mapping[str, dict[str, Any]]
         TrainyardError: one does not answer.
     """
 
+    advice: list[str] = []
+
     def event(happened: runner.Event) -> None:
         if progress:
             progress.event(happened)
         data = happened.get("event_data") or {}
+        if happened.get("event") in {"runner_on_unreachable", "runner_on_failed"} and data.get("host") in hosts:
+            advice.append(what_to_do(str((data.get("res") or {}).get("msg", "")), data["host"]))
         if happened.get("event") == "runner_on_ok" and data.get("host") in hosts:
             said = data.get("res") or {}
             facts = {key.removeprefix("ansible_"): value for key, value in (said.get("ansible_facts") or {}).items()}
@@ -129,4 +140,5 @@ def _ask(inventory: Path, limit: str | None, hosts: Mapping[str, dict[str, Any]]
     silent = [name for name, host in hosts.items() if "gpu_info" not in host]
     if silent:
         console.print(outcome.output[-3000:], highlight=False, markup=False)
-        raise TrainyardError(f"No answer from {', '.join(silent)}. Log in to it by hand, or leave it out with --limit.")
+        lines = [f"No answer from {', '.join(silent)}. Log in by hand to see why, or leave nodes out with --limit.", *dict.fromkeys(advice)]
+        raise TrainyardError("\n-> ".join(lines))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ansible_collections.trainyard.core.plugins.module_utils._report import what_to_do
 from ansible_collections.trainyard.core.plugins.module_utils._slurm_conf import PROGRAMS
 
-from trainyard import cluster, runner
+from trainyard import ansible_options, cluster, runner
 from trainyard.cluster import Cluster
 from trainyard.errors import TrainyardError
 from trainyard.hosts_file import COMPUTE
@@ -36,6 +37,7 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     verb.add_argument("-i", "--inventory", required=True, type=Path, help="hosts.yml, or the folder with it")
     verb.add_argument("names", metavar="NAME", nargs="*", help="nodes; none means all that compute, but the controller")
     verb.add_argument("--deadline", default="1h", metavar="TIME", help="how long each node's jobs are waited for (1h)")
+    ansible_options.add(verb, playbook=False)
     verb.set_defaults(run=run)
 
 
@@ -52,7 +54,10 @@ def run(arguments: argparse.Namespace) -> int:
         if problem:
             rest = names[number:]
             tail = f" Not touched: {', '.join(rest)}." if rest else ""
-            raise TrainyardError(f"{name}: {problem}.{tail} Mend it and run the same command again, with the nodes that are left.")
+            advice = f"\n-> {what_to_do(problem, name)}" if said.get("unreachable") else ""
+            raise TrainyardError(
+                f"{name}: {problem}.{tail} Fix the cause and run the same command again, with the nodes that are left.{advice}"
+            )
         state = lab.state(name)
         console.print(
             f"{name}: rebooted, {f'stays drained ({state.reason})' if state.drains else 'takes jobs'}", highlight=False, markup=False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from trainyard import cluster, playbooks
+from trainyard import ansible_options, cluster, playbooks
 from trainyard.cluster import Cluster
 from trainyard.commands.add_node import CLUSTER, admit
 from trainyard.drafts import draft, replace, show_change
@@ -39,6 +39,7 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     verb.add_argument("--deadline", default="1h", metavar="TIME", help="how long its jobs are waited for (1h)")
     verb.add_argument("--kill-jobs", action="store_true", help="end its jobs rather than wait for them")
     verb.add_argument("--undo", action="store_true", help="undo all roles on the node itself")
+    ansible_options.add(verb)
     verb.set_defaults(run=run)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from trainyard import ansible_options
 from trainyard.cluster import Cluster
 from trainyard.progress import console
 
@@ -19,6 +20,7 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     )
     verb.add_argument("-i", "--inventory", required=True, type=Path, help="hosts.yml, or the folder with it")
     verb.add_argument("names", metavar="NAME", nargs="+", help="nodes")
+    ansible_options.add(verb, playbook=False)
     verb.set_defaults(run=run)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 
 from trainyard import playbooks
 from trainyard.lab import INVENTORY, lab
@@ -20,14 +21,13 @@ def run(_arguments: argparse.Namespace) -> int:
     here = lab(say=lambda text: console.print(f"· {text}"))
     here.up()
     status = playbooks.run(playbooks.SITE, INVENTORY)
-    config, state = (
-        str(path.relative_to(path.cwd())) if path.is_relative_to(path.cwd()) else str(path) for path in (here.ssh_config, here.state)
-    )
+    config, password = (shlex.quote(playbooks.short(path)) for path in (here.ssh_config, here.state / "secrets" / "notebook_password"))
     console.print(
         f"\nLog in:      ssh -F {config} head"
-        f"\nNotebook:    ssh -F {config} -L 8888:localhost:8888 head     then open https://localhost:8888"
-        f"\nTensorBoard: ssh -F {config} -L 6006:localhost:6006 head     then open https://localhost:6006"
-        f"\nPassword of both: in {state}/secrets/notebook_password (TensorBoard's user is lab)"
+        f"\nNotebook:    ssh -F {config} -L 8888:127.0.0.1:8888 head     then open https://127.0.0.1:8888"
+        f"\nTensorBoard: ssh -F {config} -L 6006:127.0.0.1:6006 head     then open https://127.0.0.1:6006"
+        f"\nPassword of both: in {password} (TensorBoard's user is lab)"
+        "\nBefore you type it, compare the fingerprint that the browser shows with the one above."
         f"\nAnsible:     . .venv/bin/activate && ansible-playbook site.yml -i inventory/lab",
         highlight=False,
         soft_wrap=True,

@@ -18,14 +18,15 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import job
-from .cluster import addresses
+from . import folders, job, network, text
+from .cluster import addresses, ask
 from .errors import LOST
 from .meeting import CHUNK, Host
-from .network import route_to
 
 STARTS = 3
 """Times that a job is started when its nodes lose each other; Slurm does not count nodes that it has given up itself."""
+LONGEST_LINE = 1 << 20
+"""Bytes without an end of line that become a line of their own."""
 LAST_WORDS = 30.0
 """Seconds that agents have to end what they started."""
 
@@ -42,16 +43,16 @@ class Logs:
     def __init__(self, folder: Path, names: Sequence[str], *, shown: bool) -> None:
         self.folder, self.names, self.shown = folder, names, shown
         for name in names:  # one that says nothing has a log, too
-            (folder / f"{name}.log").touch()
+            os.close(folders.write(folder / f"{name}.log", append=True))
 
     def say(self, words: str, log: str = "job") -> None:
         """Write a line into a log."""
         if self.shown:
-            print(f"[{log}] {words}", flush=True)
+            print(f"[{log}] {text.log(words)}", flush=True)
         elif log == "job":
             print(words, flush=True)
             return
-        with (self.folder / f"{log}.log").open("a") as file:
+        with open(folders.write(self.folder / f"{log}.log", append=True), "a") as file:
             file.write(f"{words}\n")
 
     async def keep(self, printed: asyncio.StreamReader) -> None:
@@ -61,16 +62,19 @@ class Logs:
             *lines, rest = (rest + chunk).split(b"\n")
             for line in lines:
                 self._keep(line)
+            if len(rest) > LONGEST_LINE:
+                self._keep(rest)
+                rest = b""
         if rest:  # somebody's last words, without an end of line
             self._keep(rest)
 
     def _keep(self, line: bytes) -> None:
-        text = line.decode(errors="replace")
-        marked = re.match(r" *(\d+): ?", text)
+        words = line.decode(errors="replace")
+        marked = re.match(r" *(\d{1,9}): ?", words)
         if marked and int(marked[1]) < len(self.names):
-            self.say(text[marked.end() :], self.names[int(marked[1])])
+            self.say(words[marked.end() :], self.names[int(marked[1])])
         else:
-            self.say(text)
+            self.say(words)
 
 
 def main(folder: Path, run: Path, *, here: bool = False) -> int:
@@ -80,53 +84,83 @@ def main(folder: Path, run: Path, *, here: bool = False) -> int:
         folder: made by :func:`job.fill`.
         run: the program that Slurm starts on the nodes.
         here: whether somebody waits for it, in an allocation of his own.
+
+    Raises:
+        RefusedError: this node does not see the folder, or it is not the user's own.
     """
-    wish = job.read_json(folder / job.WISH)
-    (folder / job.RESULT).unlink(missing_ok=True)  # of a start before this one
-    return asyncio.run(_main(folder, run, int(wish["cores_per_node"]), here))
+    with folders.opened(folder) as place, folders.opened(place / job.LOGS):
+        if not here:
+            _speak_into(place / job.LOGS / "job.log")
+        wish = job.read_json(place / job.WISH)
+        (place / job.RESULT).unlink(missing_ok=True)  # of a start before this one
+        return asyncio.run(_main(folder, place, run, int(wish["cores_per_node"]), here))
 
 
-async def _main(folder: Path, run: Path, cores: int, here: bool) -> int:
-    started = time.time()
-    names = subprocess.run(
-        ["scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]], check=True, capture_output=True, text=True
-    ).stdout.split()
-    logs = Logs(folder / job.LOGS, names, shown=here)
-    restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-    again = f", start {restarts + 1}" if restarts else ""
-    logs.say(f"{time.strftime('%F %T')} job {os.environ['SLURM_JOB_ID']} on {', '.join(names)}{again}")
-    places = addresses(names)
-    own = os.environ.get("SLURMD_NODENAME", os.uname().nodename.partition(".")[0])
-    address = route_to(next((place for name, place in zip(names, places, strict=True) if name != own), "127.0.0.1")).address
-    parts = {name: folder / f"{name}.tar" for name in job.PARTS}
-    host = Host(
-        names,
-        secrets.token_hex(16),
-        {"job": folder / job.WISH, **{name: path for name, path in parts.items() if path.exists()}},
-        folder,
-    )
+def _speak_into(log: Path) -> None:
+    """Let everything that this process and its children print go to the end of a file."""
+    descriptor = folders.write(log, append=True)
+    for stream in (1, 2):
+        os.dup2(descriptor, stream)
+    os.close(descriptor)
+
+
+def node_names() -> list[str]:
+    """Return the names of the allocation's nodes, by rank.
+
+    Raises:
+        RefusedError: Slurm does not answer.
+    """
+    return ask(["scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]]).split()
+
+
+async def agents_of(
+    host: Host, run: Path, words: Sequence[str], places: Sequence[str], cores: int, own: str = ""
+) -> asyncio.subprocess.Process:
+    """Open a meeting, and start an agent on each node that comes to it.
+
+    Args:
+        host: the meeting's host.
+        run: the program that Slurm starts on the nodes.
+        words: its arguments.
+        places: the nodes' addresses as Slurm has them, by rank.
+        cores: for each agent.
+        own: this node's name, where it is one of them.
+    """
+    others = [place for name, place in zip(host.names, places, strict=True) if name != own]
+    address = network.route_to((others or ["127.0.0.1"])[0]).address
+    host.allow(network.addresses([*places, *host.names]) | network.own_addresses())
     port = await host.open(address)
-    meeting = {
-        "TRAINYARD_MEETING": f"{address}:{port}",
-        "TRAINYARD_TOKEN": host.token,
-        "TRAINYARD_NODES": " ".join(places),
-    }
-    agents = await asyncio.create_subprocess_exec(
+    # In the environment, which other users cannot see; arguments are everybody's to read.
+    meeting = {"TRAINYARD_MEETING": f"{address}:{port}", "TRAINYARD_TOKEN": host.token, "TRAINYARD_NODES": " ".join(places)}
+    return await asyncio.create_subprocess_exec(
         "srun",
-        f"--nodes={len(names)}",
-        f"--ntasks={len(names)}",
+        f"--nodes={len(places)}",
+        f"--ntasks={len(places)}",
         "--ntasks-per-node=1",
         f"--cpus-per-task={cores}",
         "--label",
         "--chdir=/",
         str(run),
-        "node",
-        str(folder),
+        *words,
         env={**os.environ, **meeting},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
+
+
+async def _main(folder: Path, place: Path, run: Path, cores: int, here: bool) -> int:
+    started = time.time()
+    names = node_names()
+    logs = Logs(place / job.LOGS, names, shown=here)
+    restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+    again = f", start {restarts + 1}" if restarts else ""
+    logs.say(f"{time.strftime('%F %T')} job {os.environ['SLURM_JOB_ID']} on {', '.join(names)}{again}")
+    parts = {name: place / f"{name}.tar" for name in job.PARTS}
+    shipped = {"job": place / job.WISH, **{name: path for name, path in parts.items() if path.exists()}}
+    host = Host(names, secrets.token_hex(16), shipped, place)
+    own = os.environ.get("SLURMD_NODENAME", os.uname().nodename.partition(".")[0])
+    agents = await agents_of(host, run, ["node", str(folder)], addresses(names), cores, own)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, _end, agents)
     together = asyncio.create_task(host.run())
@@ -145,8 +179,10 @@ async def _main(folder: Path, run: Path, cores: int, here: bool) -> int:
     problem = "" if whole else host.failed or host.problem or f"the nodes' agents ended with status {agents.returncode}"
     if problem:
         logs.say(f"{time.strftime('%F %T')} {problem}")
+    for remark in host.remarks():
+        logs.say(f"{time.strftime('%F %T')} {remark}")
     job.write_json(
-        folder / job.RESULT,
+        place / job.RESULT,
         {
             "job": os.environ["SLURM_JOB_ID"],
             "nodes": names,

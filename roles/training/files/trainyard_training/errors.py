@@ -8,8 +8,12 @@ USAGE = 64
 """Exit status for words that cannot be used (EX_USAGE)."""
 UNAVAILABLE = 69
 """Exit status for a cluster that does not answer (EX_UNAVAILABLE)."""
+NOT_SEEN = 72
+"""Exit status of a job whose first node does not see its folder (EX_OSFILE)."""
 LOST = 75
 """Exit status of a job whose nodes lost each other (EX_TEMPFAIL)."""
+NOT_OWN = 77
+"""Exit status where a folder or a file is somebody else's, or others may write there (EX_NOPERM)."""
 
 
 class RefusedError(Exception):

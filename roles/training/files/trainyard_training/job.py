@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from . import folders
 from .errors import RefusedError
 from .options import Wish
 
@@ -32,8 +33,9 @@ def new_folder(name: str, parent: Path) -> Path:
     """Make the folder NAME-1, or the first number that is free, readable by its owner alone.
 
     Raises:
-        RefusedError: the parent folder cannot be written.
+        RefusedError: the parent folder cannot be written, or everybody could put something else in the new one's place.
     """
+    folders.check_way(parent / name)
     for number in range(1, 100_000):
         folder = parent / f"{name}-{number}"
         try:
@@ -53,6 +55,9 @@ def fill(folder: Path, wish: Wish, extra: Mapping[str, Any]) -> None:
         folder: made by :func:`new_folder`.
         wish: the job.
         extra: what the nodes are to know beside it.
+
+    Raises:
+        NotOwnError: something that is to be shipped is neither the user's nor root's, or others may write there.
     """
     for name in (LOGS, CHECKPOINTS):
         (folder / name).mkdir(mode=0o700)
@@ -61,6 +66,7 @@ def fill(folder: Path, wish: Wish, extra: Mapping[str, Any]) -> None:
     for name in PARTS:
         source: Path | None = getattr(wish, name)
         if source:
+            folders.check_way(source)
             with tarfile.open(folder / f"{name}.tar", "w") as archive:
                 archive.add(source, arcname=".", filter=_shipped(source))
 
@@ -70,6 +76,10 @@ def _shipped(source: Path) -> Callable[[tarfile.TarInfo], tarfile.TarInfo | None
         path = source / member.name
         if path.name in KEPT_OUT or is_job_folder(path) or not (member.isfile() or member.isdir() or member.issym()):
             return None
+        # A script, a hook or a module that somebody else left in a folder that is shipped would run in the user's name.
+        why = "" if member.issym() else folders.problem(member.uid, member.gid, member.mode, root=True)
+        if why:
+            raise folders.refusal(path, member.uid, member.gid, member.mode, why)
         return member
 
     return keep
@@ -83,7 +93,8 @@ def is_job_folder(path: Path) -> bool:
 def write_json(path: Path, value: object) -> None:
     """Write a file that others see whole or not at all."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(json.dumps(value, indent=1) + "\n")
+    with open(folders.write(beside), "w") as file:
+        file.write(json.dumps(value, indent=1) + "\n")
     beside.replace(path)
 
 
@@ -92,6 +103,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
     Raises:
         OSError: it is not there, or cannot be read.
+        NotOwnError: somebody else may have written it.
     """
-    found: dict[str, Any] = json.loads(path.read_text())
+    found: dict[str, Any] = json.loads(folders.read(path))
     return found

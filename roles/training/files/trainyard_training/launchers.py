@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +29,26 @@ class Node:
     name: str
     address: str
     ports: list[int]
+
+
+def node(told: Mapping[str, Any], ports: int) -> Node:
+    """Read what a node told the others of itself: it becomes a part of command lines and of environments.
+
+    Args:
+        told: the message.
+        ports: how many it is to have.
+
+    Raises:
+        ValueError: it cannot be a node.
+    """
+    name, address, free = told.get("name"), told.get("address"), told.get("ports")
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?", name):
+        raise ValueError(f"{name!r:.80} is no host name")
+    if not isinstance(address, str):
+        raise ValueError(f"{address!r:.80} is no address")
+    if not isinstance(free, list) or len(free) != ports or not all(type(port) is int and 0 < port < 65536 for port in free):
+        raise ValueError(f"{free!r:.80} are not {ports} ports")
+    return Node(name, str(ipaddress.ip_address(address)), free)
 
 
 @dataclass(frozen=True)

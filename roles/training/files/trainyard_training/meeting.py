@@ -5,18 +5,31 @@
 JSON lines over TCP, spoken only to those that know the job's token, which Slurm carries to the nodes. The host is the job's batch script on
 its first node, or the command that waits for the job. A line ``{}`` is a sign of life, from both sides. What is shipped, and what a node
 gives back, goes over a connection of its own, as bytes behind the first line.
+
+Everybody on the network can open a connection. One that has not shown the token has seconds to do so. There are few of them at a time, and
+the oldest makes room for the next. Connections from elsewhere than the job's nodes cannot crowd out the nodes' own. Strangers are counted,
+not logged one by one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import hmac
+import ipaddress
 import json
-from collections.abc import Callable, Mapping, Sequence
+import shutil
+import socket
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from . import given
+from .text import printable
 
 PERIOD = 5.0
 """Seconds between signs of life."""
@@ -25,6 +38,24 @@ PATIENCE = 60.0
 ARRIVAL = 600.0
 """Seconds within which all nodes have to come: unpacking and the submitter's hook lie before."""
 
+FIRST_LINE = 5.0
+"""Seconds within which whoever comes has to show the token."""
+WAITING = {True: 256, False: 16}
+"""Connections that have not shown the token yet: from the job's nodes, and from anywhere else."""
+AT_ONCE = 16
+"""Connections that are taken at once; few, so that the first lines of those before are read in between."""
+QUEUE = 1024
+"""Connections that the kernel holds meanwhile; where it drops one, the node tries again after a second or more."""
+TRIES = 5
+"""Times that a node comes when it is cut off before the host's first line: strangers may have taken its place."""
+MOST_HEARD = 1 << 16
+"""Bytes of a line from a node."""
+MOST_TOLD = 1 << 22
+"""Bytes of a line from the host, which introduces all nodes at once."""
+SHARE = 0.9
+"""Of the free room on the disk, what a node may fill when it gives results back."""
+COMPLAINT = 4096
+"""Bytes that are kept of what tar says."""
 CHUNK = 1 << 20
 
 Message = Mapping[str, Any]
@@ -34,11 +65,71 @@ class LostError(Exception):
     """The other side does not answer any more."""
 
 
+def message(line: bytes) -> dict[str, Any]:
+    """Read a line.
+
+    Raises:
+        LostError: it is no message.
+    """
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise LostError("sent what is no message")
+    return found
+
+
+@dataclass(frozen=True)
+class Hello:
+    """The first line of a node.
+
+    Attributes:
+        rank: the node's.
+        node: what it says of itself, to be seated; None where it comes for something else.
+        fetch: what it wants to have; '' where it gives results back.
+    """
+
+    rank: int
+    node: dict[str, Any] | None = None
+    fetch: str = ""
+
+
+def hello(line: bytes, token: str, count: int) -> Hello | None:
+    """Read a first line; None where it is none of a job with a token and so many nodes."""
+    try:
+        words = message(line)
+    except LostError:
+        return None
+    shown, rank = words.get("token"), words.get("rank")
+    if not isinstance(shown, str) or not hmac.compare_digest(shown.encode(errors="replace"), token.encode()):
+        return None
+    if type(rank) is not int or not 0 <= rank < count:
+        return None
+    if isinstance(words.get("node"), dict):
+        return Hello(rank, node=words["node"])
+    if isinstance(words.get("fetch"), str) and words["fetch"]:
+        return Hello(rank, fetch=words["fetch"])
+    return Hello(rank) if words.get("give") is True else None
+
+
+def result(words: Mapping[str, Any]) -> int:
+    """Return the exit status that a node says at its end.
+
+    Raises:
+        LostError: it is none.
+    """
+    status = words.get("status")
+    if type(status) is not int or not 0 <= status <= 255:
+        raise LostError("sent an exit status that is none")
+    return status
+
+
 class Line:
     """One connection: messages, with signs of life between them."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader, self.writer = reader, writer
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, first: bytes = b"{}\n") -> None:
+        self.reader, self.writer, self._first = reader, writer, first
         self._life = asyncio.create_task(self._live())
 
     async def _live(self) -> None:
@@ -58,18 +149,20 @@ class Line:
         Raises:
             LostError: the other side is gone or silent.
         """
+        said, self._first = self._first, b""
         while True:
+            if said and (heard := message(said)):
+                return heard
             try:
                 said = await asyncio.wait_for(self.reader.readline(), PATIENCE)
             except TimeoutError:
                 raise LostError(f"said nothing for {PATIENCE:.0f} seconds") from None
             except OSError as error:
                 raise LostError(f"is cut off: {error.strerror or error}") from None
+            except ValueError:
+                raise LostError("sent a line that is too long") from None
             if not said.endswith(b"\n"):
                 raise LostError("has gone")
-            message: dict[str, Any] = json.loads(said)
-            if message:
-                return message
 
     async def close(self) -> None:
         """End the connection."""
@@ -84,37 +177,81 @@ class Host:
 
     Attributes:
         shipped: name -> file that nodes may have.
-        kept: folder for what nodes give back.
+        kept: folder for what nodes give back; None where they may give nothing.
+        addresses: from which nodes are known to come; a node that comes from another one is let in as well, if it has the token.
         results: rank -> what the node said of its end.
         problem: why the meeting was broken up; '' while it was not.
+        strangers: address -> connections from there that did not show the token, or showed it twice.
+        troubles: what went wrong on the host's own side -> how often.
     """
 
-    def __init__(self, names: list[str], token: str, shipped: Mapping[str, Path], kept: Path) -> None:
+    def __init__(self, names: list[str], token: str, shipped: Mapping[str, Path], kept: Path | None) -> None:
         self.names, self.token, self.shipped, self.kept = names, token, shipped, kept
+        self.addresses = {"127.0.0.1", "::1"}
         self.problem = ""
         self.results: dict[int, dict[str, Any]] = {}
+        self.strangers: Counter[str] = Counter()
+        self.troubles: Counter[str] = Counter()
         self._here: dict[int, tuple[Line, dict[str, Any]]] = {}
+        self._gave: set[int] = set()
+        self._waiting: dict[bool, dict[asyncio.StreamWriter, None]] = {True: {}, False: {}}
         self._change = asyncio.Condition()
+
+    def allow(self, addresses: Collection[str]) -> None:
+        """Know addresses as the nodes'."""
+        self.addresses |= set(map(_plain, addresses))
 
     async def open(self, address: str) -> int:
         """Wait for nodes at an address, and return the port."""
-        server = await asyncio.start_server(self._welcome, address, 0)
-        return int(server.sockets[0].getsockname()[1])
+        self.allow([address])
+        asyncio.get_running_loop().set_exception_handler(self._trouble)
+        there = socket.create_server((address, 0), family=socket.AF_INET6 if ":" in address else socket.AF_INET)
+        self._server = await asyncio.start_server(self._welcome, sock=there, limit=MOST_HEARD, backlog=AT_ONCE)
+        there.listen(QUEUE)  # asyncio takes one number for both
+        return int(there.getsockname()[1])
+
+    def _trouble(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if isinstance(error, asyncio.CancelledError):
+            return  # the meeting is over
+        what = f"{context['message']}: {error!r}" if error else str(context["message"])
+        if what in self.troubles or len(self.troubles) < 8:
+            self.troubles[what] += 1
+
+    def remarks(self) -> list[str]:
+        """Say how many strangers came, and what went wrong here; empty where nothing did."""
+        said = []
+        if self.strangers:
+            address, most = self.strangers.most_common(1)[0]
+            said.append(
+                f"{sum(self.strangers.values())} connections were turned away, since they did not have the job's token; "
+                f"most came from {printable(address)} ({most})"
+            )
+        return said + [f"on the way, {count} times: {printable(what)}" for what, count in self.troubles.items()]
 
     async def _welcome(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        address = _plain(str((writer.get_extra_info("peername") or ("?",))[0]))
+        known = address in self.addresses
+        waiting = self._waiting[known]
+        if len(waiting) >= WAITING[known]:
+            next(iter(waiting)).transport.abort()
+            waiting.pop(next(iter(waiting)))
+        waiting[writer] = None
         try:
-            hello = json.loads(await asyncio.wait_for(reader.readline(), PATIENCE))
-            rank = int(hello["rank"])
-            known = hmac.compare_digest(str(hello["token"]), self.token) and 0 <= rank < len(self.names)
-        except (ValueError, KeyError, TypeError, OSError, TimeoutError):
-            known = False
-        if not known or ("node" in hello and rank in self._here):
+            said = hello(await asyncio.wait_for(reader.readline(), FIRST_LINE), self.token, len(self.names))
+        except (OSError, TimeoutError, ValueError):
+            said = None
+        finally:
+            waiting.pop(writer, None)
+        if not said or (said.node is not None and said.rank in self._here):
+            if address in self.strangers or len(self.strangers) < 1000:
+                self.strangers[address] += 1
             writer.close()
-        elif "node" in hello:
-            await self._seat(rank, hello, Line(reader, writer))
+        elif said.node is not None:
+            await self._seat(said.rank, said.node, Line(reader, writer))
         else:
             with contextlib.suppress(OSError, TimeoutError):
-                await (self._ship(str(hello["fetch"]), writer) if "fetch" in hello else self._take(reader, writer))
+                await (self._ship(said.fetch, writer) if said.fetch else self._take(said.rank, reader, writer))
             writer.close()
 
     async def _ship(self, name: str, writer: asyncio.StreamWriter) -> None:
@@ -125,37 +262,72 @@ class Host:
             with path.open("rb") as file:
                 await asyncio.get_running_loop().sendfile(writer.transport, file)
 
-    async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        words = ["tar", "--extract", "--no-same-owner", f"--directory={self.kept}"]
-        tar = await asyncio.create_subprocess_exec(*words, stdin=asyncio.subprocess.PIPE)
-        await pour(reader, tar)
-        writer.write(json.dumps({"status": await tar.wait()}).encode() + b"\n")
+    async def _take(self, rank: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.kept is None or rank in self._gave:
+            return
+        self._gave.add(rank)
+        writer.write(b"{}\n")
+        # A folder of its own: nothing that was unpacked before, such as a link, can lead what is unpacked now elsewhere.
+        with tempfile.TemporaryDirectory(prefix=f".given-{rank}-", dir=self.kept, ignore_cleanup_errors=True) as fresh:
+            words = ["tar", "--extract", "--no-same-owner", "--no-same-permissions", f"--directory={fresh}"]
+            tar = await asyncio.create_subprocess_exec(*words, stdin=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
+            complaint = asyncio.create_task(_beginning(tar.stderr))
+            try:
+                await pour(reader, tar, int(shutil.disk_usage(self.kept).free * SHARE))
+                status = await tar.wait()
+            except (OSError, TimeoutError) as error:
+                self.troubles[f"{self.names[rank]} gives results back: {error or 'nothing more comes'}"] += 1
+                raise
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    tar.kill()
+                await tar.wait()
+            left = await asyncio.to_thread(given.accept, Path(fresh), self.kept)
+        for line in (await complaint).splitlines():
+            self.troubles[f"{self.names[rank]} gives results back: {line}"] += 1
+        if left:
+            self.troubles[f"{self.names[rank]} gave {left} things that are no results, which were left out"] += 1
+        writer.write(json.dumps({"status": status}).encode() + b"\n")
         await writer.drain()
 
-    async def _seat(self, rank: int, hello: dict[str, Any], line: Line) -> None:
+    async def _seat(self, rank: int, node: dict[str, Any], line: Line) -> None:
+        self._here[rank] = (line, node)
         async with self._change:
-            self._here[rank] = (line, hello)
             self._change.notify_all()
         try:
-            self.results[rank] = await line.hear()
+            self.results[rank] = {"status": result(await line.hear())}
         except LostError as lost:
             self.problem = self.problem or f"{self.names[rank]} {lost}"
         async with self._change:
             self._change.notify_all()
 
-    async def run(self) -> None:
-        """Introduce the nodes to each other, wait until all are done or one is lost, and send them home."""
+    async def run(self, arrival: float | None = None) -> list[dict[str, Any]]:
+        """Introduce the nodes to each other, wait until all are done or one is lost, and send them home.
+
+        Args:
+            arrival: seconds within which all have to come; None for `ARRIVAL`.
+
+        Returns:
+            what the nodes said of themselves, by rank; empty where not all came.
+        """
+        arrival = ARRIVAL if arrival is None else arrival
+        present: list[dict[str, Any]] = []
         try:
-            await asyncio.wait_for(self._until(lambda: len(self._here) == len(self.names) or bool(self.problem)), ARRIVAL)
+            await asyncio.wait_for(self._until(lambda: len(self._here) == len(self.names) or bool(self.problem)), arrival)
         except TimeoutError:
             missing = [name for rank, name in enumerate(self.names) if rank not in self._here]
-            self.problem = f"{', '.join(missing)} did not come within {ARRIVAL:.0f} seconds"
+            self.problem = f"{', '.join(missing)} did not come within {arrival:.0f} seconds"
         if not self.problem:
-            await self._tell({"nodes": [self._here[rank][1]["node"] for rank in range(len(self.names))]})
+            present = [self._here[rank][1] for rank in range(len(self.names))]
+            await self._tell({"nodes": present})
             await self._until(lambda: len(self.results) == len(self.names) or bool(self.problem or self.failed))
         await self._tell({"end": self.problem or self.failed or "done"})
-        for line, _hello in self._here.values():
+        for line, _node in list(self._here.values()):
             await line.close()
+        self._server.close()
+        for writer in [*self._waiting[True], *self._waiting[False]]:
+            writer.transport.abort()
+        return present
 
     @property
     def failed(self) -> str:
@@ -169,20 +341,46 @@ class Host:
             await self._change.wait_for(condition)
 
     async def _tell(self, message: Message) -> None:
-        for line, _hello in self._here.values():
+        for line, _node in list(self._here.values()):
             await line.say(message)
 
 
-async def pour(reader: asyncio.StreamReader, process: asyncio.subprocess.Process) -> int:
+def _plain(address: str) -> str:
+    """Return an address in the one form in which it is compared: IPv4 that comes over IPv6 is IPv4."""
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    return str(getattr(found, "ipv4_mapped", None) or found)
+
+
+async def _beginning(stream: asyncio.StreamReader | None) -> str:
+    """Read a stream to its end, and return its beginning."""
+    assert stream
+    kept = b""
+    while chunk := await stream.read(COMPLAINT):
+        kept += chunk[: COMPLAINT - len(kept)]
+    return kept.decode(errors="replace")
+
+
+async def pour(reader: asyncio.StreamReader, process: asyncio.subprocess.Process, most: int | None = None) -> int:
     """Hand a process what comes until its end, and return how many bytes that were.
+
+    Args:
+        reader: from where.
+        process: a process with a pipe to its standard input.
+        most: bytes that there is room for; None for all that come.
 
     Raises:
         TimeoutError: nothing more comes, and no end either.
+        OSError: there is no room.
     """
     assert process.stdin
     count = 0
     while chunk := await asyncio.wait_for(reader.read(CHUNK), PATIENCE):
         count += len(chunk)
+        if most is not None and count > most:
+            raise OSError(errno.ENOSPC, "No room for it")
         with contextlib.suppress(ConnectionError):  # it has ended: its status says why
             process.stdin.write(chunk)
             await process.stdin.drain()
@@ -205,14 +403,24 @@ class Meeting:
     token: str
     rank: int
 
-    async def _come(self, words: Message) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        try:
-            reader, writer = await asyncio.wait_for(asyncio.open_connection(self.address, self.port), PATIENCE)
-            writer.write(json.dumps({"token": self.token, "rank": self.rank, **words}).encode() + b"\n")
-            await writer.drain()
-        except (OSError, TimeoutError) as error:
-            raise LostError(f"cannot be reached at {self.address}:{self.port}: {error or 'no answer'}") from None
-        return reader, writer
+    async def _come(self, words: Message) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, bytes]:
+        """Connect, show the token, and return the connection and the host's first line."""
+        line = json.dumps({"token": self.token, "rank": self.rank, **words}).encode() + b"\n"
+        for again in range(TRIES):
+            await asyncio.sleep(again / 5)
+            try:
+                reader, writer = await asyncio.wait_for(asyncio.open_connection(self.address, self.port, limit=MOST_TOLD), PATIENCE)
+            except (OSError, TimeoutError) as error:
+                raise LostError(f"cannot be reached at {self.address}:{self.port}: {error or 'no answer'}") from None
+            try:
+                writer.write(line)
+                first = await asyncio.wait_for(reader.readline(), PATIENCE)
+            except (OSError, TimeoutError, ValueError):
+                first = b""
+            if first:
+                return reader, writer, first
+            writer.close()
+        raise LostError(f"turns us away at {self.address}:{self.port}")
 
     async def fetch(self, name: str, words: Sequence[str]) -> int | None:
         """Hand something that is shipped to a command, and return the command's exit status; None where there is nothing of that name.
@@ -220,9 +428,9 @@ class Meeting:
         Raises:
             LostError: the host cannot be reached, or hung up half-way.
         """
-        reader, writer = await self._come({"fetch": name})
+        reader, writer, first = await self._come({"fetch": name})
         try:
-            wanted = json.loads(await asyncio.wait_for(reader.readline(), PATIENCE))["bytes"]
+            wanted = message(first).get("bytes")
             if wanted is None:
                 return None
             process = await asyncio.create_subprocess_exec(*words, stdin=asyncio.subprocess.PIPE)
@@ -242,7 +450,7 @@ class Meeting:
         Raises:
             LostError: the host cannot be reached, or hung up half-way.
         """
-        reader, writer = await self._come({"give": True})
+        reader, writer, _first = await self._come({"give": True})
         tar = await asyncio.create_subprocess_exec(
             "tar", "--create", f"--directory={folder}", ".", stdout=asyncio.subprocess.PIPE, stdin=asyncio.subprocess.DEVNULL
         )
@@ -252,12 +460,12 @@ class Meeting:
                 writer.write(chunk)
                 await asyncio.wait_for(writer.drain(), PATIENCE)
             writer.write_eof()
-            status = json.loads(await asyncio.wait_for(reader.readline(), PATIENCE))["status"]
+            status = result(message(await asyncio.wait_for(reader.readline(), PATIENCE)))
         except (OSError, ValueError, TimeoutError) as error:
             raise LostError(f"does not take what is kept: {error or 'no answer'}") from None
         finally:
             writer.close()
-        return await tar.wait() or int(status)
+        return await tar.wait() or status
 
     async def join(self, node: Message) -> tuple[Line, list[dict[str, Any]]]:
         """Take part, and return the line to the host and what all nodes said of themselves, by rank.
@@ -267,6 +475,7 @@ class Meeting:
         """
         line = Line(*await self._come({"node": node}))
         said = await line.hear()
-        if "end" in said:
-            raise LostError(f"broke up: {said['end']}")
-        return line, said["nodes"]
+        nodes = said.get("nodes")
+        if not isinstance(nodes, list) or not all(isinstance(each, dict) for each in nodes):
+            raise LostError(f"broke up: {printable(str(said.get('end')))}")
+        return line, nodes

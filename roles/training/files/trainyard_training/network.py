@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -40,6 +41,28 @@ def parse_route(printed: str) -> Route:
     """Read what ``ip -json route get`` prints."""
     found = json.loads(printed)[0]
     return Route(interface=found["dev"], address=found["prefsrc"])
+
+
+def addresses(hosts: Iterable[str]) -> set[str]:
+    """Return all addresses that hosts are known by; a name that nobody knows has none."""
+    found: set[str] = set()
+    for host in hosts:
+        try:
+            found |= {str(place[4][0]) for place in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+        except OSError:
+            continue
+    return found
+
+
+def own_addresses() -> set[str]:
+    """Return this machine's addresses on all its interfaces; empty where nobody says."""
+    done = subprocess.run(["ip", "-json", "address", "show"], capture_output=True, text=True, timeout=20, check=False)
+    return parse_addresses(done.stdout) if not done.returncode else set()
+
+
+def parse_addresses(printed: str) -> set[str]:
+    """Read what ``ip -json address show`` prints."""
+    return {each["local"] for interface in json.loads(printed) for each in interface.get("addr_info", []) if "local" in each}
 
 
 def free_ports(address: str, count: int) -> list[int]:

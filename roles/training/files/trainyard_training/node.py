@@ -13,16 +13,17 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import job
-from .errors import LOST
-from .launchers import Node, Process, ports_wanted, private_build, processes
+from . import folders, job, launchers
+from .errors import LOST, RefusedError
+from .launchers import Process, ports_wanted, private_build, processes
 from .meeting import Line, LostError, Meeting
 from .network import free_ports, route_to
+from .text import printable
 
 FAILED_BEFORE = 66
 """Exit status where what was shipped, or its hook, cannot be used (EX_NOINPUT)."""
@@ -59,6 +60,7 @@ async def _main(folder: Path, scratch: Path) -> int:
         wish = await shipped(meeting, scratch)
         apart = not _seen(folder, scratch)
         results = scratch / "results" if apart else folder
+        results.mkdir(mode=0o700, exist_ok=True)
         for part in (job.LOGS, job.CHECKPOINTS):
             (results / part).mkdir(parents=True, exist_ok=True)
         environment = prepared(wish, scratch, results)
@@ -69,7 +71,7 @@ async def _main(folder: Path, scratch: Path) -> int:
         line, present = await meeting.join(me)
         own = processes(
             wish,
-            [Node(**node) for node in present],
+            told(present, ports_wanted(wish)),
             rank,
             python=f"{wish['environments']}/{wish['environment']}/bin/python",
             trainer=str(TRAINER),
@@ -106,11 +108,24 @@ async def shipped(meeting: Meeting, scratch: Path) -> dict[str, Any]:
     return job.read_json(scratch / job.WISH)
 
 
-def _seen(folder: Path, scratch: Path) -> bool:
-    """Whether this node sees the job's folder, and not another one of the same name."""
+def told(present: Sequence[Mapping[str, Any]], ports: int) -> list[launchers.Node]:
+    """Read what all nodes told of themselves.
+
+    Raises:
+        UnusableError: one of them cannot be.
+    """
     try:
-        return (folder / job.WISH).read_bytes() == (scratch / job.WISH).read_bytes()
-    except OSError:
+        return [launchers.node(each, ports) for each in present]
+    except ValueError as error:
+        raise UnusableError(f"a node of this job says of itself what cannot be: {printable(str(error))}.") from None
+
+
+def _seen(folder: Path, scratch: Path) -> bool:
+    """Whether this node sees the job's folder, and not another one of the same name, which may be somebody else's."""
+    try:
+        with folders.opened(folder) as place:
+            return folders.read(place / job.WISH) == (scratch / job.WISH).read_bytes()
+    except (OSError, RefusedError):
         return False
 
 
@@ -165,11 +180,10 @@ def tensorboard(logs: Path, run: str, results: Path) -> Path:
     own = logs / run
     try:
         own.mkdir(exist_ok=True)
-        if own.stat().st_uid == os.getuid():
-            return own
-    except OSError:
-        pass
-    return results / "tensorboard"
+        folders.check(own)
+    except (OSError, RefusedError):
+        return results / "tensorboard"
+    return own
 
 
 def environments(folder: str) -> list[str]:
@@ -261,9 +275,9 @@ def _last_words(sent_home: asyncio.Task[dict[str, Any]], told: bool) -> int:
     Raises:
         LostError: it said nothing any more.
     """
-    said = sent_home.result()["end"]
+    said = sent_home.result().get("end")
     if said != "done":
-        print(f"{os.uname().nodename}: ends, since {said}", flush=True)
+        print(f"{os.uname().nodename}: ends, since {printable(str(said))}", flush=True)
         return LOST
     return 0 if told else LOST
 

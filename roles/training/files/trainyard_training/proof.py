@@ -1,33 +1,37 @@
 # Copyright (c) Trainyard contributors
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""The proof of the nodes of an allocation: they meet over the network, then train together what both have a framework for."""
+"""The proof of the nodes of an allocation: they meet over the network, then train together what both have a framework for.
+
+They meet as a job's nodes do: they come to a host where the proof was started, with a token that Slurm carries to them. There the first
+node tells the others where it waits for them, in a meeting of its own with the same token, in which more than a packet goes both ways.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
-import re
-import shlex
-import socket
-import subprocess
+import secrets
 import tempfile
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import cluster, job, submit
-from .errors import RefusedError
+from . import batch, cluster, job, launchers, submit
+from .meeting import CHUNK, Host, LostError, Meeting
+from .network import route_to
 from .node import environments
 from .options import FRAMEWORKS
+from .text import printable
 
 PATIENCE = 60.0
 """Seconds that nodes wait for each other."""
 PASSES = 30
 """Passes over the digits, which every sample needs fewer of."""
 ACCURACY = 0.95
-PAYLOAD = b" " * 65536
-"""More than one packet, and more than what a small MTU lets through unbroken."""
+MOST_SAID = 1 << 16
+"""Bytes that are shown of what the nodes print."""
 
 
 def main(run: Path, settings: dict[str, str]) -> int:
@@ -37,18 +41,51 @@ def main(run: Path, settings: dict[str, str]) -> int:
         RefusedError: this runs in no allocation.
     """
     here = cluster.allocation(os.environ)
-    words = ["srun", f"--nodes={here.nodes}", f"--ntasks={here.nodes}", "--ntasks-per-node=1", "--cpus-per-task=1", "--chdir=/"]
-    met = subprocess.run([*words, str(run), "meet"], stdout=subprocess.PIPE, text=True, check=False, stdin=subprocess.DEVNULL)
-    print(met.stdout, end="", flush=True)
-    has = {name: shlex.split(found) for name, found in re.findall(r"^(\S+) has: (.*)$", met.stdout, re.MULTILINE)}
-    if met.returncode or len(has) != here.nodes:
-        return met.returncode or 1
-    common = set.intersection(*(set(found) for found in has.values()))
+    names = batch.node_names()
+    host = Host(names, secrets.token_hex(16), {}, None)
+    status, present = asyncio.run(_met(host, run, cluster.addresses(names)))
+    if status:
+        return status
+    for name in names:
+        print(f"{name} has met {' '.join(other for other in names if other != name)}", flush=True)
+    common = set.intersection(*(_environments(told) for told in present))
     framework = next((name for name in FRAMEWORKS if name in common), None)
     if not framework:
-        print(f"{' and '.join(has)} have no framework in common ({', '.join(FRAMEWORKS)}): they have met, and trained nothing.")
+        print(f"{' and '.join(names)} have no framework in common ({', '.join(FRAMEWORKS)}): they have met, and trained nothing.")
         return 0
-    return train(framework, here.nodes, sorted(has), run, settings)
+    return train(framework, here.nodes, sorted(names), run, settings)
+
+
+def _environments(told: Mapping[str, Any]) -> set[str]:
+    found = told.get("environments")
+    return {name for name in found if isinstance(name, str)} if isinstance(found, list) else set()
+
+
+async def _met(host: Host, run: Path, places: Sequence[str]) -> tuple[int, list[dict[str, Any]]]:
+    """Let the nodes meet; return an exit status, and what they said of themselves."""
+    agents = await batch.agents_of(host, run, ["meet"], places, 1)
+    said = asyncio.create_task(_said(agents))
+    present = await host.run(PATIENCE)
+    try:
+        printed = await asyncio.wait_for(asyncio.shield(said), PATIENCE)
+    except TimeoutError:
+        with contextlib.suppress(ProcessLookupError):
+            agents.terminate()
+        printed = await said
+    problem = host.failed or host.problem
+    for line in [*printed.splitlines(), *host.remarks(), *([problem] if problem else [])]:
+        print(printable(line), flush=True)
+    return (agents.returncode or 1 if problem or agents.returncode or not present else 0), present
+
+
+async def _said(agents: asyncio.subprocess.Process) -> str:
+    """Wait for the agents' end, and return the beginning of what they printed."""
+    assert agents.stdout
+    kept = b""
+    while chunk := await agents.stdout.read(CHUNK):
+        kept += chunk[: MOST_SAID - len(kept)]
+    await agents.wait()
+    return kept.decode(errors="replace")
 
 
 def train(framework: str, nodes: int, names: Sequence[str], run: Path, settings: dict[str, str]) -> int:
@@ -59,57 +96,80 @@ def train(framework: str, nodes: int, names: Sequence[str], run: Path, settings:
         os.chdir(scratch)
         try:
             status = submit.main([*words, f"--num-nodes={nodes}", f"--num-passes={PASSES}"], "cluster_train", run, settings)
-            logs = "".join(path.read_text() for path in Path(scratch).glob(f"*/{job.LOGS}/*.log"))
+            logs = "".join(path.read_text(errors="replace") for path in Path(scratch).glob(f"*/{job.LOGS}/*.log"))
         finally:
             os.chdir(before)
     if status:
         return status
-    said: dict[str, Any] = next((json.loads(line) for line in logs.splitlines() if line.startswith("{") and '"accuracy"' in line), {})
-    if said.get("accuracy", 0) < ACCURACY or sorted(said.get("hosts", [])) != sorted(names):
-        print(f"{framework} ended well, but not as it should: {ACCURACY} and the hosts {', '.join(names)} were wanted, and it says {said}")
+    said = _result(logs)
+    if not _at_least(said.get("accuracy"), ACCURACY) or sorted(map(str, said.get("hosts") or [])) != sorted(names):
+        wanted = f"{ACCURACY} and the hosts {', '.join(names)} were wanted"
+        print(f"{framework} ended well, but not as it should: {wanted}, and it says {printable(str(said))}")
         return 1
-    print(f"{said['framework']} trained on {' and '.join(names)} ({said['device']}) to {said['accuracy']}.")
+    print(printable(f"{said.get('framework')} trained on {' and '.join(names)} ({said.get('device')}) to {said['accuracy']}."))
     return 0
 
 
-def meet(settings: dict[str, str]) -> int:
-    """Meet the other nodes of a job step over TCP, at the address that Slurm has of the first; then say what is here."""
-    rank, own = int(os.environ["SLURM_NODEID"]), socket.gethostname().partition(".")[0]
-    names = cluster.ask(["scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]]).split()
-    port = 20000 + int(os.environ["SLURM_JOB_ID"]) % 10000
+def _result(logs: str) -> dict[str, Any]:
+    """Return what a sample printed as its result; empty where it is not among what the nodes printed."""
+    for line in logs.splitlines():
+        if line.startswith("{") and '"accuracy"' in line:
+            with contextlib.suppress(ValueError, RecursionError):
+                found = json.loads(line)
+                if isinstance(found, dict):
+                    return found
+    return {}
+
+
+def _at_least(value: object, least: float) -> bool:
+    return isinstance(value, int | float) and value >= least
+
+
+def meet(settings: Mapping[str, str]) -> int:
+    """Meet the other nodes of a job step; return 0 when all of them were met."""
     try:
-        if rank == 0:
-            with socket.create_server(("", port)) as server:
-                server.settimeout(PATIENCE)
-                others = [_talk(server.accept()[0], own) for _ in names[1:]]
-        else:
-            others = [_talk(_reach(cluster.addresses(names)[0], port), own)]
-    except OSError as error:
-        raise RefusedError(f"{own} does not meet the others ({', '.join(names)}) over TCP: {error}") from error
-    print(f"{own} has met {' '.join(others)}")
-    print(f"{own} has: {shlex.join(environments(settings['environments']))}", flush=True)
-    return 0
+        return asyncio.run(_meet(environments(settings["environments"])))
+    except (LostError, OSError, ValueError) as error:
+        print(f"{os.uname().nodename}: the meeting {printable(str(error))}", flush=True)
+        return 1
 
 
-def _reach(address: str, port: int) -> socket.socket:
-    end = time.monotonic() + PATIENCE
-    while True:
-        try:
-            return socket.create_connection((address, port), 5)
-        except OSError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.2)
+async def _meet(here: list[str]) -> int:
+    rank, places = int(os.environ["SLURM_NODEID"]), os.environ.pop("TRAINYARD_NODES").split()
+    address, _, port = os.environ.pop("TRAINYARD_MEETING").rpartition(":")
+    outer = Meeting(address, int(port), os.environ.pop("TRAINYARD_TOKEN"), rank)
+    name, own = os.uname().nodename, route_to(places[0] if rank else (places[1:] or ["127.0.0.1"])[0]).address
+    inner = Host(places, outer.token, {}, None) if rank == 0 else None
+    ports = [await inner.open(own)] if inner else [1]
+    line, present = await outer.join({"name": name, "address": own, "ports": ports, "environments": here[:100]})
+    try:
+        first = launchers.node(present[0], 1)
+        waiting = asyncio.create_task(inner.run(PATIENCE)) if inner else None
+        status = await met(Meeting(first.address, first.ports[0], outer.token, rank), len(places))
+        if waiting:
+            await waiting
+        await line.say({"status": status})
+        await line.hear()
+    except (LostError, OSError, ValueError) as error:
+        print(f"{name} does not meet the others ({' '.join(places)}): {printable(str(error))}", flush=True)
+        status = 1
+        await line.say({"status": status})
+    finally:
+        await line.close()
+    return status
 
 
-def _talk(peer: socket.socket, own: str) -> str:
-    with peer:
-        peer.settimeout(PATIENCE)
-        peer.sendall(own.encode() + PAYLOAD + b".")
-        heard = b""
-        while not heard.endswith(b"."):
-            part = peer.recv(65536)
-            if not part:
-                raise ConnectionError("the other node hung up")
-            heard += part
-    return heard[:-1].decode().strip()
+async def met(meeting: Meeting, count: int) -> int:
+    """Come to a meeting with more than a packet, and hear more than a packet of each; return 0 when all were there.
+
+    A small MTU that nobody is told of lets the first packet through, and no long one.
+    """
+    payload = " " * min(32768, (1 << 20) // count)
+    line, present = await meeting.join({"payload": payload})
+    whole = len(present) == count and all(each.get("payload") == payload for each in present)
+    await line.say({"status": int(not whole)})
+    try:
+        await line.hear()
+    finally:
+        await line.close()
+    return int(not whole)

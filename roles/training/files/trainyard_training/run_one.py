@@ -10,13 +10,14 @@ import fcntl
 import os
 import re
 import signal
+import stat
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from .errors import UNAVAILABLE, RefusedError
+from .errors import NOT_OWN, UNAVAILABLE, RefusedError
 from .options import _number, _Parser
 
 MOST_GPUS = 64
@@ -77,9 +78,16 @@ def main(words: Sequence[str], lock_file: Path) -> int:
         raise RefusedError(f"--gpu: the node has no GPU {chosen.gpu}. It has: {', '.join(map(str, there)) or 'none'}.")
     places = [chosen.gpu] if chosen.gpu is not None else there or [0]
     try:
-        lock = os.open(lock_file, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        lock = os.open(lock_file, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise RefusedError(f"{lock_file}: {error.strerror}. Bring the role training to this node.", UNAVAILABLE) from error
+    found = os.fstat(lock)
+    if found.st_uid not in {0, os.geteuid()} or not stat.S_ISREG(found.st_mode):
+        raise RefusedError(
+            f"{lock_file} is not used, since it is not root's: its owner could keep everybody waiting. Ask root to run: "
+            f"rm {lock_file} && systemd-tmpfiles --create",
+            NOT_OWN,
+        )
     said = False
     while not (mine := take(lock, places, chosen.exclusive)):
         if chosen.no_wait:

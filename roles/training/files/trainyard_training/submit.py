@@ -66,6 +66,9 @@ def filled(wish: Wish, gpus: int, cores: int, settings: dict[str, str]) -> Path:
     except OSError as error:
         shutil.rmtree(folder)
         raise RefusedError(f"{error.filename or folder} cannot be shipped: {error.strerror}. Nothing was submitted.") from error
+    except RefusedError:
+        shutil.rmtree(folder)
+        raise
     return folder
 
 
@@ -95,9 +98,9 @@ def command(wish: Wish, queue: Queue, folder: Path, run: Path) -> list[str]:
         f"--cpus-per-task={cores_per_node(wish, queue)}",
         f"--nice={PRIORITIES[wish.priority]}",
         "--requeue",
-        "--open-mode=append",
-        f"--chdir={folder}",
-        f"--output={folder}/{job.LOGS}/job.log",
+        # Slurm would write into whatever has this name on the first node. The job opens its log itself, once it has seen whose it is.
+        "--chdir=/",
+        "--output=/dev/null",
     ]
     if wish.limit is not None:
         words.append(f"--time={cluster.duration(wish.limit)}")

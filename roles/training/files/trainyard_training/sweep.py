@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
-from . import cluster, job
+from . import cluster, folders, job
 from .errors import RefusedError
 from .options import _count, _Parser
 from .watch import OPEN
@@ -129,10 +129,11 @@ class Sweep:
     Attributes:
         folder: holds ``runs.json``, the logs, and ``done_LABEL`` for each run that has done its work.
         runs: in the order of the array job.
+        name: the folder as its user knows it, where `folder` is what :func:`folders.opened` gave.
     """
 
-    def __init__(self, folder: Path, runs: Sequence[Run]) -> None:
-        self.folder, self.runs = folder, runs
+    def __init__(self, folder: Path, runs: Sequence[Run], name: Path | None = None) -> None:
+        self.folder, self.runs, self.name = folder, runs, name or folder
 
     def log(self, run: Run) -> Path:
         """Return where a run's output goes."""
@@ -170,15 +171,24 @@ def main(words: Sequence[str], run: Path, settings: Mapping[str, str]) -> int:
         raise RefusedError(f"sweep: these are {count} runs; a sweep has at most {MOST}. Take fewer values, or two sweeps.")
     python = f"{settings['environments']}/{chosen.environment}/bin/python" if chosen.environment else "python3"
     folder = Path.cwd() / f"sweep-{script.stem}"
-    sweep = Sweep(folder, combinations(wanted))
-    folder.mkdir(mode=0o700, exist_ok=True)
-    number = running(folder)
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        pass  # of the same command before, or of somebody else
+    except OSError as error:
+        raise RefusedError(f"sweep: the folder {folder} cannot be made: {error.strerror}. Work in a folder of your own.") from error
+    with folders.opened(folder) as place:
+        return _main(Sweep(place, combinations(wanted), folder), chosen, script, python, run)
+
+
+def _main(sweep: Sweep, chosen: argparse.Namespace, script: Path, python: str, run: Path) -> int:
+    number = running(sweep.folder)
     left = sweep.open()
     if left and not number:
         number = submit(sweep, chosen, script, python, run, left)
     elif number:
         print(f"The array job {number} of this folder is still on its way; when it has ended, the same command submits what is left.")
-    while chosen.watch and number and running(folder):
+    while chosen.watch and number and running(sweep.folder):
         time.sleep(1)
     show(sweep, chosen.metric, chosen.lowest)
     return 1 if chosen.watch and sweep.open() else 0
@@ -227,26 +237,25 @@ def submit(sweep: Sweep, chosen: argparse.Namespace, script: Path, python: str, 
         "--output=/dev/null",
         *([f"--time={cluster.duration(limit)}"] if limit else []),
         *([f"--gpus={gpus}"] if gpus else []),
-        f"--wrap=exec {shlex.quote(str(run))} sweep-run {shlex.quote(str(sweep.folder))}",
+        f"--wrap=exec {shlex.quote(str(run))} sweep-run {shlex.quote(str(sweep.name))}",
     ]
     number = cluster.ask(command).strip().split(";")[0]
     job.write_json(sweep.folder / "runs.json", {"script": str(script), "python": python, "runs": sweep.runs, "job": number})
-    print(
-        f"Array job {number}: {len(left)} of {len(sweep.runs)} runs in the queue {queue.name}. Logs: {sweep.folder}/log_*.txt", flush=True
-    )
+    print(f"Array job {number}: {len(left)} of {len(sweep.runs)} runs in the queue {queue.name}. Logs: {sweep.name}/log_*.txt", flush=True)
     return number
 
 
 def one(folder: Path, number: int) -> int:
     """Run one combination on a node, and return the script's exit status."""
-    told = job.read_json(folder / "runs.json")
-    sweep = Sweep(folder, told["runs"])
-    run = sweep.runs[number]
-    words = [told["python"], "-u", told["script"], *(f"--{name}={value}" for name, value in run.items())]
-    with sweep.log(run).open("wb") as log:
-        status = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
-    if status == 0:
-        sweep.done(run).touch()
+    with folders.opened(folder) as place:
+        told = job.read_json(place / "runs.json")
+        sweep = Sweep(place, told["runs"], folder)
+        run = sweep.runs[number]
+        words = [told["python"], "-u", told["script"], *(f"--{name}={value}" for name, value in run.items())]
+        with open(folders.write(sweep.log(run)), "wb") as log:
+            status = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
+        if status == 0:
+            sweep.done(run).touch()
     return status if status >= 0 else 128 - status
 
 
@@ -259,12 +268,12 @@ def show(sweep: Sweep, name: str, lowest: bool) -> None:
         lines.append(
             [str(rank) if found is not None else "", *(run[parameter] for parameter in names), "" if found is None else f"{found:g}", state]
         )
-    with (sweep.folder / "table.csv").open("w", newline="") as file:
+    with open(folders.write(sweep.folder / "table.csv"), "w", newline="") as file:
         csv.writer(file).writerows(lines)
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     for line in lines:
         print("  ".join(word.rjust(width) for word, width in zip(line, widths, strict=True)).rstrip())
     print(
-        json.dumps({"done": len(sweep.runs) - len(sweep.open()), "of": len(sweep.runs), "table": str(sweep.folder / "table.csv")}),
+        json.dumps({"done": len(sweep.runs) - len(sweep.open()), "of": len(sweep.runs), "table": str(sweep.name / "table.csv")}),
         file=sys.stderr,
     )

@@ -8,7 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-from . import cluster, job
+from . import cluster, folders, job, text
+from .errors import NOT_OWN, NOT_SEEN
 
 WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "SUSPENDED", "REQUEUE_HOLD", "SPECIAL_EXIT"}
 OPEN = {*WAITING, "RUNNING", "COMPLETING", "STOPPED"}
@@ -31,20 +32,25 @@ class Tails:
                 content = file.read()
             whole = content[: content.rfind(b"\n") + 1]
             self.read[path] = self.read.get(path, 0) + len(whole)
-            for line in whole.decode(errors="replace").splitlines():
-                print(f"[{path.stem}] {line}", flush=True)
+            for line in whole.decode(errors="replace").split("\n")[:-1]:
+                print(f"[{text.printable(path.stem)}] {text.log(line)}", flush=True)
 
 
 def follow(number: str, folder: Path) -> int:
     """Print a job's logs until it has ended, and return its exit status; Ctrl-C leaves the job alone."""
-    tails, before = Tails(folder / job.LOGS), ""
+    with folders.opened(folder) as place:
+        return _follow(number, folder, Tails(place / job.LOGS))
+
+
+def _follow(number: str, folder: Path, tails: Tails) -> int:
+    before = ""
     try:
         while True:
             said = cluster.state(number)
             now = said.get("JobState", "")
             if now in WAITING and now != before:
                 reason = said.get("Reason", "None")
-                print(f"waiting{'' if reason == 'None' else f': {reason}'}", flush=True)
+                print(f"waiting{'' if reason == 'None' else f': {text.printable(reason)}'}", flush=True)
             before = now
             tails.show()
             if now not in OPEN:
@@ -62,8 +68,13 @@ def ended(number: str, folder: Path, said: dict[str, str]) -> int:
     state = said.get("JobState", "UNKNOWN")
     code, _, signal = said.get("ExitCode", "1:0").partition(":")
     status = int(code) or (128 + int(signal) if signal not in {"", "0"} else 0) or (0 if state == "COMPLETED" else 1)
+    first = text.printable(said.get("BatchHost", "its first node"))
+    codes = {
+        NOT_SEEN: f"{first} does not see its folder",
+        NOT_OWN: f"on {first} its folder, or what is in it, is somebody else's, or others may write there",
+    }
     why = {"TIMEOUT": "it reached its time limit", "CANCELLED": "somebody ended it", "NODE_FAIL": "a node failed"}.get(
-        state, f"exit status {status}"
+        state, codes.get(status, f"exit status {status}")
     )
     print(
         f"Job {number} has ended well: {folder}"

@@ -53,6 +53,7 @@ from typing import Any
 from ansible import constants, context
 from ansible.plugins.callback import CallbackBase
 from ansible_collections.trainyard.core.plugins.module_utils import _report, _report_page
+from ansible_collections.trainyard.core.plugins.module_utils._host.reported import printable
 
 
 def harmless(method: Callable[..., None]) -> Callable[..., None]:
@@ -66,7 +67,7 @@ def harmless(method: Callable[..., None]) -> Callable[..., None]:
             method(self, *args, **kwargs)
         except Exception as error:
             self.broken = True
-            self._display.warning(f"No report is written: {type(error).__name__}: {error}")
+            self._display.warning(f"No report is written: {type(error).__name__}: {printable(error, 500)}")
 
     return guarded
 

@@ -10,6 +10,7 @@ short_description: What a run has found out about the nodes of a cluster
 version_added: 0.1.0
 description:
   - Reads what the role C(slurm) registered on the nodes that this run reaches. The others are not in the result.
+  - A node's name is the inventory's. What a node reports is checked; where it is not what it has to be, the run stops.
 author: Trainyard contributors (@trainyard)
 options:
   _input:
@@ -36,8 +37,10 @@ _value:
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ansible.errors import AnsibleFilterError
 from ansible_collections.trainyard.core.plugins.module_utils import _hosts as hosts
 from ansible_collections.trainyard.core.plugins.module_utils import _slurm_conf as slurm_conf
+from ansible_collections.trainyard.core.plugins.module_utils._host.reported import ReportedError
 
 
 def slurm_nodes(computes: Sequence[str], hostvars: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -50,18 +53,18 @@ def slurm_nodes(computes: Sequence[str], hostvars: Mapping[str, Any]) -> dict[st
             continue
         wished = variables.get("slurm_gpus")
         seen = (variables.get("slurm_gpu_result") or {}).get("gpu_info") or {"nvidia_smi": {"gpus": []}}
-        address = hosts.node(
-            str(variables.get("slurm_address") or ""), str(variables.get("ansible_host") or ""), variables.get("ansible_facts") or {}
-        )["address"]
-        found[str(name)] = {
-            "host": looked["host"],
-            "address": address,
-            "hardware": looked["hardware"],
-            "unconfined": looked["unconfined"],
-            "nvml": looked["nvml"],
-            "gpus": list(wished) if wished is not None else [slurm_conf.gpu_type(str(gpu["name"])) for gpu in seen["nvidia_smi"]["gpus"]],
-            "gpus_fixed": wished is not None,
-        }
+        address, ansible_host, host = (str(variables.get(each) or "") for each in ("slurm_address", "ansible_host", "slurm_hostname"))
+        known = hosts.node(str(name), address, ansible_host, {**(variables.get("ansible_facts") or {}), "hostname": looked["host"]}, host)
+        gpus = list(wished) if wished is not None else [slurm_conf.gpu_type(str(gpu["name"])) for gpu in seen["nvidia_smi"]["gpus"]]
+        refusals = [*hosts.name_problems({str(name): known}, "slurm_hostname"), *filter(None, [known["refused"]])]
+        if refusals:
+            raise AnsibleFilterError(" ".join(refusals))
+        try:
+            found[str(name)] = slurm_conf.checked(
+                str(name), {**looked, "host": known["host"], "address": known["address"], "gpus": gpus, "gpus_fixed": wished is not None}
+            )
+        except ReportedError as error:
+            raise AnsibleFilterError(str(error)) from error
     return found
 
 

@@ -20,10 +20,14 @@ options:
     description: Ansible's C(hostvars), of which C(slurm_users) of the cluster's nodes is read.
     type: dict
     required: true
+  nodes:
+    description: What P(trainyard.core.node_addresses#filter) returns for the cluster's nodes.
+    type: dict
+    required: true
 """
 
 EXAMPLES = r"""
-problems: "{{ wishes | trainyard.core.slurm_problems(hostvars=hostvars) }}"
+problems: "{{ wishes | trainyard.core.slurm_problems(hostvars=hostvars, nodes=names) }}"
 """
 
 RETURN = r"""
@@ -36,13 +40,16 @@ _value:
 from collections.abc import Mapping
 from typing import Any
 
+from ansible_collections.trainyard.core.plugins.module_utils import _hosts as hosts
 from ansible_collections.trainyard.core.plugins.module_utils import _slurm_conf as slurm_conf
 
 
-def slurm_problems(wishes: Mapping[str, Any], hostvars: Mapping[str, Any]) -> list[str]:
+def slurm_problems(wishes: Mapping[str, Any], hostvars: Mapping[str, Any], nodes: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return one sentence for each thing in ``wishes`` that could not be."""
     members = [name for name in dict.fromkeys([*wishes["controllers"], *wishes["computes"], *wishes["submits"]]) if name in hostvars]
-    return slurm_conf.problems({**wishes, "users": {name: hostvars[name].get("slurm_users") or [] for name in members}})
+    found = slurm_conf.problems({**wishes, "users": {name: hostvars[name].get("slurm_users") or [] for name in members}})
+    refused = [str(each["refused"]) for each in nodes.values() if each["refused"]]
+    return [*found, *hosts.name_problems(nodes, "slurm_hostname"), *refused]
 
 
 class FilterModule:

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ansible_collections.trainyard.core.plugins.module_utils._host import reported
+
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 
 
@@ -142,6 +144,11 @@ def plan(
     entries: list[dict[str, Any]] = []
     if not node.python or not node.architecture:
         return [], ["The node's Python and processor are not known: run the play with gather_facts: true."]
+    try:  # they name a file of the controller
+        for value in (node.python, node.architecture, services_node.python, services_node.architecture):
+            reported.word("The node", value, "Python version or processor")
+    except reported.ReportedError as error:
+        return [], [str(error)]
     frameworks = wishes(wanted, variant, catalogue, planned)
     by_conda = any(wish.state == "present" and "conda" in _variant(catalogue, wish) for wish in frameworks)
     services = [*services, *(name for name in conda_services if by_conda and name not in services)]

@@ -30,6 +30,7 @@ ADDRESSES = 64
 """So many addresses of one node are used; nodes report them, and none may fill the others' tables."""
 _PORTS = re.compile(r"(?P<first>\d{1,5})(-(?P<last>\d{1,5}))?(/(?P<protocol>tcp|udp))?\Z")
 _INTERFACE = re.compile(r"[A-Za-z0-9_.:@-]{1,15}\Z|[A-Za-z0-9_.:@-]{1,14}\*\Z")
+_NAME = re.compile(r"[A-Za-z0-9_.:-]+\Z")
 _NODE = re.compile(r"# node (\S+):((?: \S+)*)\Z")
 
 
@@ -132,8 +133,8 @@ def problems(request: Mapping[str, Any]) -> list[str]:
     if not 10 <= int(request["rollback_seconds"]) <= 110:
         found.append(f"{ROLE}_rollback_seconds is {request['rollback_seconds']}: it must be from 10 to 110.")
     for name, node in request["nodes"].items():
-        if not hosts.is_host_name(str(name)):
-            found.append(f"{ROLE}_cluster: '{name}' cannot be a host's name (letters, digits, - and dots).")
+        if not _NAME.match(str(name)):
+            found.append(f"{ROLE}_cluster: '{name}' cannot be a node's name (letters, digits and - _ . :).")
         for address in node["addresses"]:
             if not _is_host(str(address)):
                 found.append(f"{ROLE}_address of {name}: '{address}' is not the IP address of a host.")
@@ -191,7 +192,7 @@ def cluster_addresses(nodes: Sequence[str], hostvars: Mapping[str, Any], variabl
     for name in nodes:
         variables = hostvars.get(name, {})
         facts = variables.get("ansible_facts") or {}
-        node = hosts.node(str(variables.get(variable) or ""), str(variables.get("ansible_host") or ""), facts)
+        node = hosts.node(str(name), str(variables.get(variable) or ""), str(variables.get("ansible_host") or ""), facts)
         own = node["address"] if variables.get(variable) or _is_host(node["address"]) else ""
         addresses = [*([own] if own else []), *[address for address in _reported(facts) if _is_host(address)][:ADDRESSES]]
         found[str(name)] = {"addresses": list(dict.fromkeys(addresses)), "seen": node["seen"] and "interfaces" in facts}
@@ -199,7 +200,7 @@ def cluster_addresses(nodes: Sequence[str], hostvars: Mapping[str, Any], variabl
 
 
 def _reported(facts: Mapping[str, Any]) -> Iterable[str]:
-    for name in sorted(str(each) for each in facts.get("interfaces") or []):
+    for name in sorted(str(each) for each in _entries(facts.get("interfaces"))):
         interface = facts.get(name.replace("-", "_"))
         if not isinstance(interface, Mapping) or interface.get("type") in {"bridge", "loopback"}:
             continue

@@ -9,6 +9,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ansible_collections.trainyard.core.plugins.module_utils._host import reported
+from ansible_collections.trainyard.core.plugins.module_utils._host.reported import is_address
+
+FILE = "/etc/hosts"
 BEGIN = "# Trainyard's nodes: begin (written by Ansible; changes inside are lost)"
 END = "# Trainyard's nodes: end"
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?\Z")
@@ -30,56 +34,107 @@ def renewed(text: str, nodes: Mapping[str, Mapping[str, Any]]) -> tuple[str, lis
     """Return the file's text with the block for these nodes, and the nodes whose address nobody knows.
 
     The block stands first: of several addresses for a name programs take the first, and distributions give a machine's own name
-    to 127.0.1.1.
+    to 127.0.1.1. Names are the inventory's; a node decides nothing but its own address.
 
     Args:
         text: the file as it is.
-        nodes: name in the inventory -> what :func:`node` returns. One that this run has not seen keeps the line that an earlier one
+        nodes: name in the inventory -> what :func:`node` returns. One that this run has not seen keeps the address that an earlier one
             wrote. Without nodes the block goes.
+
+    Raises:
+        ReportedError: a name or an address is none.
     """
     inside, others = split(text)
-    before = {line.split()[1]: line for line in inside if len(line.split()) > 1}
+    before: dict[str, str] = {}
+    for words in map(str.split, inside):
+        if len(words) > 1 and is_address(words[0]):
+            before.setdefault(words[1], words[0])
     lines, unknown = [], []
     for name, node in nodes.items():
-        if name in before and not (node["seen"] and node["address"]):
-            lines.append(before[name])
-        elif node["address"]:
-            lines.append(" ".join([node["address"], *dict.fromkeys([name, *node["names"]])]))
+        names = [reported.fqdn(name, each, f"name in {FILE}") for each in node["names"]]
+        known = next((before[each] for each in (name, *names) if each in before), "")
+        address = known if known and not (node["seen"] and node["address"]) else node["address"]
+        if address and names:
+            lines.append(" ".join([reported.address(name, address, f"address in {FILE}"), *names]))
         else:
             unknown.append(name)
     block = [BEGIN, *lines, END] if lines else []
     return "".join(f"{line}\n" for line in [*block, *others]), unknown
 
 
-def node(wished: str, ansible_host: str, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a node's ``address``, further ``names`` and whether it was ``seen``.
+def node(name: str, address: str, ansible_host: str, facts: Mapping[str, Any], host_name: str = "", domain: str = "") -> dict[str, Any]:
+    """Return what is known of a node.
+
+    ``host`` is the host name that it has to have, which the inventory decides. ``names`` are those by which others know it: the name in
+    the inventory first, then the host name, then that with the domain. ``reported`` is what it calls itself, for comparison and messages
+    alone; what is no host name is quoted. ``address`` is empty where nobody knows it, and ``refused`` says why what the node reports is
+    not taken for it. ``seen`` tells whether it reported anything.
 
     Args:
-        wished: what the inventory says; counts most.
-        ansible_host: by what Ansible reaches it; counts where it is an address.
+        name: in the inventory.
+        address: what the inventory says; counts most.
+        ansible_host: by what Ansible reaches it, "" for its name; counts where it is an address.
         facts: what was gathered from it, perhaps nothing.
+        host_name: what the inventory says; "" for its name up to the first dot.
+        domain: the lab's; "" for none.
     """
-    own = str((facts.get("default_ipv4") or {}).get("address") or "")
-    names = [str(facts.get(key) or "") for key in ("fqdn", "hostname")]
+    reached = next((each for each in (ansible_host, name) if is_address(each)), "")
+    route = facts.get("default_ipv4")
+    own, refused = str(route.get("address") or "") if isinstance(route, Mapping) else "", ""
+    if own and not address and not reached:
+        try:
+            own = reported.address(name, own)
+        except reported.ReportedError as error:
+            own, refused = "", str(error)
+    own_name = facts.get("hostname", "")
+    host = host_name or ("" if is_address(name) else name.partition(".")[0])
+    names = [] if is_address(name) or name.partition(".")[0] == "localhost" else [name]
+    names += [host] if host else []
+    names += [f"{host}.{domain}"] if host and domain else []
     return {
-        "address": wished or (ansible_host if is_address(ansible_host) else own),
-        "names": [name for name in dict.fromkeys(names) if name and not name.startswith("localhost")],
+        "address": address or reached or own,
+        "host": host,
+        "names": list(dict.fromkeys(names)),
+        "reported": own_name if isinstance(own_name, str) and reported.is_host_name(own_name) else reported.shown(own_name),
+        "refused": refused,
         "seen": "hostname" in facts,
     }
 
 
-def is_address(text: str) -> bool:
-    """Return whether it is an IP address."""
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
+def name_problems(nodes: Mapping[str, Mapping[str, Any]], variable: str) -> list[str]:
+    """Return one sentence for each node that has no host name of its own, or that calls itself otherwise.
 
+    Slurm demands that a node's name is its host name. What a node calls itself is compared with the inventory, and goes nowhere.
 
-def is_host_name(text: str) -> bool:
-    """Return whether a host can have this name."""
-    return bool(_HOST.match(text))
+    Args:
+        nodes: name in the inventory -> what :func:`node` returns.
+        variable: the one by which the inventory gives a node a host name.
+    """
+    found: list[str] = []
+    before: dict[str, str] = {}
+    for name, each in nodes.items():
+        host, own = str(each["host"]), str(each["reported"])
+        if not reported.is_host_name(host) or host == "localhost":
+            found.append(
+                f"{variable}: {name} needs a host name (letters, digits and -), and {reported.shown(host)} is none. Rename it in the "
+                "inventory, or write there what `hostname -s` prints on it, such as node1."
+            )
+            continue
+        for known in each["names"]:
+            if before.setdefault(known, name) != name:
+                found.append(
+                    f"{variable}: {before[known]} and {name} would both be called {known}. Give one of them another host name, on the "
+                    "node (sudo hostnamectl set-hostname) and in the inventory."
+                )
+        if each["seen"] and own != host:
+            twin = next((other for other, one in nodes.items() if other != name and own in (one["reported"], one["host"])), "")
+            also = f", as {twin} {'does' if nodes[twin]['reported'] == own else 'is called'}" if twin else ""
+            found.append(
+                f"{name} calls itself {own}{also}; by the inventory its host name is {host}. Set it on the node: sudo "
+                f"hostnamectl set-hostname {host}. Where its own name is right, rename it in the inventory, or write the name there as "
+                f"{variable} of {name}."
+            )
+    return found
 
 
 def problems(wishes: Mapping[str, Any], nodes: Mapping[str, Mapping[str, Any]], host: str) -> list[str]:
@@ -95,15 +150,20 @@ def problems(wishes: Mapping[str, Any], nodes: Mapping[str, Mapping[str, Any]], 
     address = addresses.get(host)
     if address is None:
         return [f"{role}_hosts does not name {host}, which is to know the others: {', '.join(nodes) or 'it is empty'}."]
-    if not address:
+    found += [str(each["refused"]) for each in nodes.values() if each["refused"]]
+    if not address and not nodes[host]["refused"]:
         found.append(
             f"{role}_address is empty: this node has no route to the network. Give it the address by which the other nodes reach it."
         )
-    elif not is_address(address) or ipaddress.ip_address(address).is_loopback:
+    elif address and (not is_address(address) or ipaddress.ip_address(address).is_loopback):
         found.append(f"{role}_address is '{address}': say the IP address by which the other nodes reach this one.")
     for name in addresses:
         if not _HOST.match(name):
             found.append(f"{role}_hosts: '{name}' cannot be a host's name (letters, digits, - and dots).")
+    found += name_problems({name: each for name, each in nodes.items() if _HOST.match(name)}, f"{role}_hostname")
+    domain = str(wishes.get("domain") or "")
+    if domain and not reported.is_fqdn(domain):
+        found.append(f"{role}_domain: {reported.shown(domain)} is not a domain. Use one such as lab.example, or '' for none.")
     seen: dict[str, str] = {}
     for name, one in addresses.items():
         if one and one in seen:
@@ -113,7 +173,8 @@ def problems(wishes: Mapping[str, Any], nodes: Mapping[str, Mapping[str, Any]], 
     found += [f"{role}_servers: '{server}' is no host's name and no address." for server in servers if not _is_server(str(server))]
     for network in wishes["serves_to"]:
         try:
-            ipaddress.ip_network(str(network))
+            if "%" in str(ipaddress.ip_network(str(network))):  # a zone is any text
+                raise ValueError
         except ValueError:
             found.append(f"{role}_serves_to: '{network}' is no network. Say one such as 192.0.2.0/24, without host bits.")
     return found

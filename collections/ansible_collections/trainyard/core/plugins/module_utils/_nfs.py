@@ -7,12 +7,13 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.trainyard.core.plugins.module_utils import _base as base
-from ansible_collections.trainyard.core.plugins.module_utils import _hosts as hosts
+from ansible_collections.trainyard.core.plugins.module_utils._host import reported
 
 HEADER = "# Written by Trainyard (role shared_storage).\n"
 UNITS = "/etc/systemd/system"
@@ -65,6 +66,9 @@ def exports(before: str, folders: Sequence[str], nodes: Mapping[str, Mapping[str
         folders: what is exported. Without any, and without nodes beside the server, the file is empty.
         nodes: name in the inventory -> what `_hosts.node` returns.
         server: name of the node that exports; it needs none itself.
+
+    Raises:
+        ReportedError: a folder, a name or an address is none; the text would be read as more than that.
     """
     known = dict(re.findall(r"^# node (\S+) (\S+)$", before, re.MULTILINE))
     addresses, unknown = {}, []
@@ -74,14 +78,30 @@ def exports(before: str, folders: Sequence[str], nodes: Mapping[str, Mapping[str
         if name == server:
             continue
         if address:
-            addresses[name] = address
+            addresses[reported.word("The inventory", name, "name")] = reported.address(name, address, f"address in {EXPORTS}")
         else:
             unknown.append(name)
     if not folders or not addresses:  # a line without a node would be for the whole world
         return "", unknown
     lines = [f"# node {name} {address}" for name, address in addresses.items()]
-    lines += [" ".join([folder, _EXPORT, *addresses.values()]) for folder in folders]
+    lines += [" ".join([reported.path(server, folder, "folder"), _EXPORT, *addresses.values()]) for folder in folders]
     return HEADER + "".join(f"{line}\n" for line in lines), unknown
+
+
+def unsafe(path: str) -> str:
+    """Say why users of a folder could replace each other's files there; '' where they could not, or there is no such folder."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return ""
+    shared = found.st_mode & stat.S_IWOTH or (found.st_mode & stat.S_IWGRP and found.st_gid != 0)
+    if not shared or found.st_mode & stat.S_ISVTX:
+        return ""
+    mode = stat.S_IMODE(found.st_mode)
+    return (
+        f"shared_storage_folders: {path} has the mode {mode:04o}, so that whoever writes there can rename and replace what belongs to "
+        f'others. Add the sticky bit: mode: "{mode | stat.S_ISVTX:04o}"'
+    )
 
 
 def here(folders: Sequence[Mapping[str, Any]], serves: bool, address: str) -> dict[str, list[dict[str, Any]]]:
@@ -115,8 +135,9 @@ def mount_text(path: str, what: str, options: Iterable[str]) -> str:
     """Return the text of the unit that mounts a folder."""
     # Each look at the folder tries anew, however often it failed: with systemd's usual limit the folder would be given up.
     return (
-        f"{HEADER}[Unit]\nDescription=Shared folder {path}\nStartLimitIntervalSec=0\n\n"
-        f"[Mount]\nWhat={what}\nWhere={path}\nType=nfs4\nOptions={','.join([*_MOUNT, *options])}\nTimeoutSec={MOUNT_SECONDS}\n"
+        f"{HEADER}[Unit]\nDescription=Shared folder {_value(path)}\nStartLimitIntervalSec=0\n\n"
+        f"[Mount]\nWhat={_value(what)}\nWhere={_value(path)}\nType=nfs4\nOptions={_value(','.join([*_MOUNT, *options]))}\n"
+        f"TimeoutSec={MOUNT_SECONDS}\n"
     )
 
 
@@ -124,9 +145,14 @@ def automount_text(path: str, made: bool) -> str:
     """Return the text of the unit that mounts a folder when somebody looks; ``made`` says that the folder came with it."""
     # Nothing waits for it at boot, and it waits for nothing: the server may come later.
     return (
-        f"{HEADER}[Unit]\nDescription=Shared folder {path}, once it is looked at\nStartLimitIntervalSec=0\n\n"
-        f"[Automount]\nWhere={path}\n\n[Install]\nWantedBy=remote-fs.target\n\n[X-Trainyard]\nMadeFolder={'yes' if made else 'no'}\n"
+        f"{HEADER}[Unit]\nDescription=Shared folder {_value(path)}, once it is looked at\nStartLimitIntervalSec=0\n\n"
+        f"[Automount]\nWhere={_value(path)}\n\n"
+        f"[Install]\nWantedBy=remote-fs.target\n\n[X-Trainyard]\nMadeFolder={'yes' if made else 'no'}\n"
     )
+
+
+def _value(text: str) -> str:
+    return reported.one_line("a unit of a shared folder", text, comments="#;\\%")
 
 
 def setting(text: str, key: str) -> str:
@@ -210,6 +236,7 @@ def problems(wishes: Mapping[str, Any], nodes: Mapping[str, Mapping[str, Any]], 
         return found
     own = [str(folder["path"]) for folder in folders if not folder.get("source")]
     if own:
+        found += [str(each["refused"]) for each in nodes.values() if each.get("refused")]
         found += _server_problems(wishes["server"], nodes, host, look)
     found += base.number_problems("base_users", wishes["users"], "shared files carry their owner's number")
     found += base.number_problems("base_groups", wishes["groups"], "shared files carry their group's number")
@@ -277,7 +304,7 @@ def _server_problems(server: str, nodes: Mapping[str, Mapping[str, Any]], host: 
                 f"shared_storage_server: nobody knows the address of {server} in this run. Give {server} shared_storage_address in the "
                 f"inventory, or name it as well: --limit {host},{server}"
             )
-        elif not hosts.is_address(address) or not _is_one_machines(address):
+        elif not reported.is_address(address) or not _is_one_machines(address):
             found.append(f"shared_storage_address of {name} is '{address}': say the IP address by which the other nodes reach it.")
     if server == host and look["foreign_server"]:
         found.append(

@@ -33,7 +33,7 @@ LOOK_ALIKES = str.maketrans("01345$@!7", "oleassait")
 
 
 def weakness(password: str) -> str:
-    """Return why a password must not guard a port that the network can reach, or an empty string.
+    """Return why a password must not guard a service, or an empty string.
 
     The sentence says nothing of the password but which rule it breaks.
     """
@@ -68,7 +68,7 @@ def _made_of_known_words(letters: str) -> bool:
 
 
 # What the OWASP cheat sheet on password storage recommends for Argon2id (read 2026-11-21): 19 MiB, 2 passes, 1 lane. Every run asks on
-# every node whether the hash is still the password's, so more would be paid each time; weak passwords are refused on ports that are open.
+# every node whether the hash is still the password's, so more would be paid each time; weak passwords are refused.
 COST = {"memory_cost": 19456, "time_cost": 2, "parallelism": 1}
 
 # Runs in an interpreter that has argon2-cffi; both the question and the answer go through pipes.

@@ -17,7 +17,6 @@ from __future__ import annotations
 import base64
 import csv
 import ctypes
-import fcntl
 import hashlib
 import json
 import os
@@ -32,6 +31,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.trainyard.core.plugins.module_utils._host import locks
+from ansible_collections.trainyard.core.plugins.module_utils._host.reported import is_word
 from ansible_collections.trainyard.core.plugins.module_utils._package_lock import Pin, PythonEnvError, normalise, parse_lock, same_version
 from ansible_collections.trainyard.core.plugins.module_utils._package_sources import (
     NO_INDEX,
@@ -46,6 +47,7 @@ from ansible_collections.trainyard.core.plugins.module_utils._python_env_travel 
     HEAD,
     INDEX,
     LINKED_TO,
+    SERVED,
     Known,
     platform,
     silent,
@@ -613,6 +615,8 @@ class Environments:
         found: dict[str, dict[str, Any]] = {}
         known: Known = {}
         for name, lock in asked:
+            if not is_word(name):  # other nodes ask; a name that leads out of the folder is none
+                continue
             folder = self.base / name
             marker = read_marker(folder)
             if not marker.get("complete") or (marker.get("owner"), marker.get("lock")) != (self.settings.owner, lock):
@@ -743,24 +747,12 @@ class Environments:
         """Hold the folder's lock: two runs do not work in one folder at a time, nor a run beside a killed run's uv."""
         self.base.mkdir(mode=0o755, parents=True, exist_ok=True)
         os.chmod(self.base, 0o755)
-        self.guard = os.open(self.base / GUARD, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        deadline = time.monotonic() + self.settings.patience
-        while True:
-            try:
-                fcntl.flock(self.guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    os.close(self.guard)
-                    raise PythonEnvError(
-                        f"Another run has been working in {self.base} for {int(self.settings.patience)} seconds. "
-                        f"See who it is with: fuser {self.base / GUARD}"
-                    ) from None
-                time.sleep(0.2)
         try:
-            yield
+            with locks.held(self.base / GUARD, "python_env", self.settings.patience) as self.guard:
+                yield
+        except locks.HeldError as error:
+            raise PythonEnvError(f"{self.base}: {error}") from None
         finally:
-            os.close(self.guard)
             self.guard = None
 
     def _distrust_cache(self) -> None:
@@ -800,9 +792,9 @@ class Environments:
     def _offered(self, wanted: Wanted, state: State) -> Mapping[str, Any]:
         """Return what the head offers in place of what has to come, empty where that does not fit."""
         offer: Mapping[str, Any] = self.settings.offers.get("environments", {}).get(wanted.name, {})
-        if not offer or not state.lacking or offer["lock"] != wanted.digest:
+        if not offer or not state.lacking or offer.get("lock") != wanted.digest or not SERVED.match(str(self.settings.offers.get("url"))):
             return {}
-        if offer["platform"] != platform(self._python_release(), self.settings.python, str(state.folder)):
+        if offer.get("platform") != platform(self._python_release(), self.settings.python, str(state.folder)):
             return {}
         if self._silent is None:
             self._silent = silent(self.settings.offers["url"])

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import socket
 import stat
 from collections.abc import Collection, Iterator
@@ -17,6 +18,8 @@ HEAD, INDEX = "head", "index"  # where an environment came from
 FETCH = ("--recursive", "--links", "--perms", "--times", "--modify-window=-1", "--timeout=60", "--no-motd")
 LINKED_TO = 20  # folders that rsync takes for --link-dest
 GREETING = b"@RSYNCD:"
+SERVED = re.compile(r"rsync://[0-9A-Za-z.:\[\]-]+:\d+/\w+\Z")
+"""What the URL of served environments looks like; it goes into a command line."""
 
 # Files by device and inode, and their sums: environments share files by hard links.
 Known = dict[tuple[int, int], str]

@@ -5,10 +5,13 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from ansible_collections.trainyard.core.plugins.module_utils._host.reported import printable
 
 SCHEMA = 1
 HIDDEN = "The message is hidden because the task handles a secret."
@@ -53,6 +56,7 @@ class Recorder:
         self.seconds: dict[str, float] = {}
         self.systems: dict[str, dict[str, Any]] = {}
         self.proofs: dict[str, dict[str, dict[str, Any]]] = {}
+        self.services: dict[str, dict[str, dict[str, Any]]] = {}
         self.failures: dict[str, list[dict[str, str]]] = {}
 
     def took(self, node: str, seconds: float) -> None:
@@ -60,12 +64,15 @@ class Recorder:
         self.seconds[node] = self.seconds.get(node, 0.0) + seconds
 
     def seen(self, node: str, result: Mapping[str, Any]) -> None:
-        """Keep what a task's result says about the node: facts, proofs."""
+        """Keep what a task's result says about the node: facts, proofs, web services."""
         facts = result.get("ansible_facts")
         if isinstance(facts, Mapping):
             self.systems.setdefault(node, {}).update(system_of(facts))
         for proof in proofs_of(result):
             self.proofs.setdefault(node, {})[proof["environment"]] = proof
+        service = service_of(result)
+        if service:
+            self.services.setdefault(node, {})[service["name"]] = service
 
     def failed(self, node: str, task: str, role: str, result: Mapping[str, Any]) -> None:
         """Keep a failure."""
@@ -98,6 +105,7 @@ def build(recorder: Recorder, stats: Mapping[str, Mapping[str, int]], run: Run) 
                 "seconds": round(recorder.seconds.get(name, 0.0), 1),
                 "system": recorder.systems.get(name, {}),
                 "environments": list(recorder.proofs.get(name, {}).values()),
+                "services": list(recorder.services.get(name, {}).values()),
                 # A failure that a rescue has dealt with is none.
                 "failures": [] if well else recorder.failures.get(name, []),
             }
@@ -115,19 +123,20 @@ def _passed(report: Mapping[str, Any]) -> bool:
     )
 
 
-_FACTS = {
-    "distribution": "ansible_distribution",
-    "version": "ansible_distribution_version",
-    "kernel": "ansible_kernel",
-    "architecture": "ansible_architecture",
-    "cores": "ansible_processor_vcpus",
-    "memory_mb": "ansible_memtotal_mb",
+_FACTS: dict[str, tuple[str, type]] = {
+    "distribution": ("ansible_distribution", str),
+    "version": ("ansible_distribution_version", str),
+    "kernel": ("ansible_kernel", str),
+    "architecture": ("ansible_architecture", str),
+    "cores": ("ansible_processor_vcpus", int),
+    "memory_mb": ("ansible_memtotal_mb", int),
 }
 
 
 def system_of(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a node is, as far as gathered facts tell."""
-    return {key: facts[fact] for key, fact in _FACTS.items() if isinstance(facts.get(fact), (str, int))}
+    found = {key: facts.get(fact) for key, (fact, kind) in _FACTS.items() if isinstance(facts.get(fact), kind)}
+    return {key: printable(value, 60) if isinstance(value, str) else value for key, value in found.items()}
 
 
 _PROOF: dict[str, tuple[type, ...]] = {
@@ -156,8 +165,24 @@ def proofs_of(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
         {key: _clean(proof[key]) if isinstance(proof[key], str) else proof[key] for key in _PROOF}
         for proof in found
-        if isinstance(proof, Mapping) and all(isinstance(proof.get(key), types) for key, types in _PROOF.items())
+        if isinstance(proof, Mapping)
+        and all(isinstance(proof.get(key), types) for key, types in _PROOF.items())
+        and all(math.isfinite(proof[key] or 0) for key in ("accuracy", "seconds"))
     ]
+
+
+def service_of(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the web service whose certificate a task's result holds: name, port, fingerprint; empty where it holds none."""
+    found = result.get("web_service")
+    types = {"name": str, "port": int, "fingerprint": str}
+    if not isinstance(found, Mapping) or not all(isinstance(found.get(key), kind) for key, kind in types.items()):
+        return {}
+    return {key: _clean(found[key]) if kind is str else found[key] for key, kind in types.items()}
+
+
+def tunnel(port: int, node: str) -> str:
+    """Return the command that leads to a web service of a node. It names an address: ``localhost`` may lead to another one."""
+    return f"ssh -L {port}:127.0.0.1:{port} {node}"
 
 
 def message_of(result: Mapping[str, Any]) -> str:
@@ -170,32 +195,52 @@ def message_of(result: Mapping[str, Any]) -> str:
         messages = list(dict.fromkeys(message_of(item) for item in failed))
         return _clean("\n".join(messages[:5] + ([f"... and {len(messages) - 5} more"] if len(messages) > 5 else [])))
     message = _clean(result.get("msg") or "The task failed without a message.")
-    return f"{message} (status {result['rc']})" if message == "non-zero return code" and "rc" in result else message
+    return f"{message} (status {_clean(result['rc'])})" if message == "non-zero return code" and "rc" in result else message
 
 
 def _clean(value: object) -> str:
     """Return text without colours, control characters and excess length."""
-    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", str(value))
-    text = re.sub(r"[\x00-\x08\x0b-\x1f\x7f]", "", text).strip()
-    return text if len(text) <= _LONGEST_MESSAGE else text[:_LONGEST_MESSAGE].rstrip() + " ..."
+    return printable(printable(value).strip(), _LONGEST_MESSAGE)
 
 
 # ------------------------------------------------------------------------------------------------------------------- advice
 
+_NO_SECRET = "Nothing was sent to it."
+_COMPARE = (
+    "look at the fingerprint on the machine itself, at its console: `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` "
+    "(or ssh_host_rsa_4096_key.pub)."
+)
+_CONFIRM = (
+    "log in once with `ssh ADDRESS` and answer yes only if ssh shows that same fingerprint. ADDRESS is `ansible_host` of {node} in the "
+    "inventory; use the ssh options that the inventory has for it."
+)
 _ADVICE = (
     (
-        r"REMOTE HOST IDENTIFICATION HAS CHANGED|Host key verification failed|host key (is )?(not|unknown)|HostKeyError",
-        "The node's host key is not the one on record. If the node was installed anew, compare the fingerprint on its console "
-        "(`ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub`), then take the old key out with `ssh-keygen -R {node}` and log in once by "
-        "hand. If it was not, find out who answers at its address.",
+        r"REMOTE HOST IDENTIFICATION HAS CHANGED|Host key for \S+ has changed",
+        f"The host key of {{node}} has changed: another machine may be answering at its address. {_NO_SECRET} Do not go on before you know "
+        f"why. If the node was installed again, {_COMPARE} Then remove the old key (`ssh-keygen -R ADDRESS`) and {_CONFIRM}",
     ),
     (
-        r"Permission denied \(|Authentication fail|Permission denied, please try again|PasswordError|Too many authentication failures",
-        "The node refuses the login. Try it by hand with `ssh -v`, as the user that `ansible_user` names and with the key that "
-        "`ansible_ssh_private_key_file` names; the public key has to be in that user's `~/.ssh/authorized_keys` on the node.",
+        r"No \S+ host key is known for|authenticity of host .* can't be established|not found in known_hosts",
+        f"The host key of {{node}} is not in your known_hosts file. {_NO_SECRET} To confirm the key, {_COMPARE} Then {_CONFIRM}",
     ),
     (
-        r"Could not resolve hostname|Name or service not known.*ssh|nodename nor servname",
+        r"[Hh]ost key verification failed|unrecognized or\s+mismatching host key|SSH requested permission to accept unknown host key|"
+        r"host key (is )?(not|unknown)|HostKeyError",
+        f"The host key of {{node}} is not in your known_hosts file, or differs from the one there. {_NO_SECRET} To confirm the key, "
+        f"{_COMPARE} If the node is new to you, {_CONFIRM} If you had logged in to it before, its key has changed, and another machine may "
+        "be answering at its address: do not go on before you know why. If the node was installed again, remove the old key first "
+        "(`ssh-keygen -R ADDRESS`).",
+    ),
+    (
+        r"Permission denied \(|Authentication fail|Permission denied, please try again|PasswordError|Too many authentication failures|"
+        r"SSH password was requested, but none specified|SSH authentication is incorrect|SSH password is incorrect",
+        "The node refuses the login. Try it by hand with `ssh -v`, as the user that `ansible_user` (or `--user`) names and with the key "
+        "that `ansible_ssh_private_key_file` (or `--private-key`) names. The public key has to be in that user's `~/.ssh/authorized_keys` "
+        "on the node. A key with a passphrase needs an agent: `ssh-add FILE`. A node that takes passwords only: `--ask-pass`.",
+    ),
+    (
+        r"Could not resolve hostname|Name or service not known.*ssh|nodename nor servname|Temporary failure in name resolution.*ssh",
         "The controller knows no address for {node}. Correct the name in the inventory, or give its address as `ansible_host`.",
     ),
     (
@@ -209,12 +254,24 @@ _ADVICE = (
         "A firewall that drops SSH looks the same.",
     ),
     (
-        r"[Mm]issing sudo password|password is required|sudo: a password|Incorrect sudo password|not in the sudoers",
-        "The admin user may not become root. Run again with `--ask-become-pass`, or allow it sudo without a password on the node.",
+        r"[Ii]ncorrect sudo password|sudo password is incorrect",
+        "sudo on the node refuses the password that was given. Run again with `--ask-become-pass`, and type the password of the user that "
+        "`ansible_user` names.",
     ),
     (
-        r"(python3?: (command )?not found|No such file or directory.*python|interpreter.*(not found|discover))",
-        "The node has no Python. Install it there: `apt-get install python3`.",
+        r"[Mm]issing sudo password|password is required|sudo: a password|not in the sudoers|may not run sudo",
+        "The user that `ansible_user` names may not become root without a password. Run again with `--ask-become-pass`, or let the user "
+        "run sudo without one, as root on the node: `echo 'USER ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/USER`. A user who has no sudo at "
+        "all has to join the group first: `usermod -aG sudo USER`.",
+    ),
+    (
+        r"sudo: (command )?not found|sudo: No such file",
+        "The node has no sudo. As root on the node: `apt-get install sudo`, then `usermod -aG sudo USER`. Or log in as root, with "
+        "`ansible_user: root` in the inventory.",
+    ),
+    (
+        r"python3?(\.\d+)?: ((command )?not found|No such file)|No such file or directory.*python|interpreter.*(not found|discover)",
+        "The node has no Python. As root on the node: `apt-get install python3`.",
     ),
     (
         r"Could not get lock|[Uu]nable to (acquire|lock)|dpkg frontend lock|lock.*(apt|dpkg)|(apt|dpkg).*lock",
@@ -226,7 +283,8 @@ _ADVICE = (
     ),
     (
         r"No space left on device|[Nn]ot enough (free )?(disk )?space|disk (is )?full",
-        "The disk is full. On the node, `df -h` shows which, and `du -xh --max-depth=2 / | sort -h | tail` what fills it.",
+        "A disk is full, perhaps that of /tmp. On the node, `df -h` shows which, and `du -xh --max-depth=2 / | sort -h | tail` shows what "
+        "fills it.",
     ),
     (
         r"certificate verify failed|CERTIFICATE_VERIFY_FAILED|invalid peer certificate|UnknownIssuer|unable to get local issuer",

@@ -129,6 +129,7 @@ def render_html(report: Mapping[str, Any]) -> str:
         "</header>",
         _failures(report),
         _matrix(report),
+        _services(report),
         _nodes(report),
         "</main>\n<footer>",
         f"<p>Written {_time(report['finished'])}. A framework trains when a small network of its own learns handwritten digits well enough "
@@ -216,6 +217,30 @@ def _proof_state(proof: Mapping[str, Any]) -> tuple[str, str]:
     if proof["passed"] is None:
         return _OPEN, "not run"
     return (_GOOD, _accuracy(proof["accuracy"])) if proof["passed"] else (_BAD, "failed")
+
+
+def _services(report: Mapping[str, Any]) -> str:
+    rows = []
+    for node in report["nodes"]:
+        for service in node.get("services", []):
+            command = _report.tunnel(service["port"], node["name"])
+            cells = [
+                ("Tunnel", f"<code>{_e(command)}</code>"),
+                ("Then open", f"<code>https://127.0.0.1:{service['port']}</code>"),
+                ("SHA-256 fingerprint of its certificate", f"<code>{_e(service['fingerprint'])}</code>"),
+            ]
+            inside = "".join(f'<td role="cell" data-label="{label}"><div>{cell}</div></td>' for label, cell in cells)
+            name = f"{_e(service['name'])} on {_e(node['name'])}"
+            rows.append(f'<tr role="row"><th scope="row" role="rowheader">{name}</th>{inside}</tr>')
+    if not rows:
+        return ""
+    return (
+        '<section aria-labelledby="reach">\n<h2 id="reach">How to reach the services</h2>\n'
+        '<div class="sheet scroll" tabindex="0" role="region" aria-labelledby="reach">\n'
+        f"{_table('services', ['Service', 'Tunnel', 'Then open', 'SHA-256 fingerprint of its certificate'], rows)}</div>\n"
+        '<p class="soft">A browser warns of a self-made certificate once. Compare the fingerprint that it shows with this one '
+        "before you type the password.</p>\n</section>"
+    )
 
 
 def _nodes(report: Mapping[str, Any]) -> str:

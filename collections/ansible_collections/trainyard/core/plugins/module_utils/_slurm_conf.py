@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.trainyard.core.plugins.module_utils import _base as base
+from ansible_collections.trainyard.core.plugins.module_utils._host import reported
 
 Values = dict[str, Any]
 
@@ -88,7 +89,13 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,30}\Z")
 _CLUSTER = re.compile(r"[a-z][a-z0-9_-]{0,39}\Z")
 _TIME = re.compile(r"(?:(?P<days>\d+)-(?P<hours>\d+)(?::(?P<minutes>\d+)(?::(?P<seconds>\d+))?)?|(?P<plain>\d+(?::\d+){0,2}))\Z")
 _ENDLESS = {"INFINITE", "UNLIMITED"}
-_HARDWARE = ("CPUs", "Boards", "SocketsPerBoard", "CoresPerSocket", "ThreadsPerCore", "RealMemory")
+_MOST = 65533  # what Slurm's numbers of 16 bits hold
+_HARDWARE = dict.fromkeys(("CPUs", "Boards", "SocketsPerBoard", "CoresPerSocket", "ThreadsPerCore"), _MOST) | {"RealMemory": 2**30}
+"""What a node's line says of its hardware, in that order, each with the most that is believed; memory in MiB."""
+_GPUS = 64  # the most that a node has: more than any machine's
+# Slurm reads further keys behind a blank, a comment behind #, and after a backslash the next line as the same one.
+_VALUE = r"(?:[^\s\"#\\]*|\"[^\"#\\]*\")\Z"
+_ASSIGNMENT = re.compile(rf"[A-Za-z]+={_VALUE}")
 _QUEUE_KEYS = ("name", "nodes", "max_time", "default_time", "priority", "preemptible", "exclusive", "default", "options")
 
 
@@ -163,8 +170,11 @@ def _config_problems(config: Mapping[str, Any]) -> list[str]:
             found.append(f"slurm_config: {key} follows from {own} and cannot be set here.")
         elif not re.match(r"[A-Za-z]+\Z", key):
             found.append(f"slurm_config: '{key}' is no key of slurm.conf.")
-        elif isinstance(value, (dict, list)) or "\n" in str(value):
-            found.append(f"slurm_config: {key} needs one value on one line; parts of it are joined by commas.")
+        elif isinstance(value, (dict, list)) or not _is_assignment(f"{key}={value}"):
+            found.append(
+                f"slurm_config: {key} needs one value on one line; parts of it are joined by commas. One with blanks stands in double "
+                f"quotes, and none has a quote, a backslash or # inside; it is {reported.shown(value)}."
+            )
     return found
 
 
@@ -192,6 +202,12 @@ def _queue_problems(queues: Sequence[Mapping[str, Any]], computes: Sequence[str]
             found.append(f"{where} has no nodes. Leave nodes away for all of them.")
         if queue.get("priority", "normal") not in PRIORITIES:
             found.append(f"{where} has the priority '{queue['priority']}'. Allowed: {', '.join(PRIORITIES)}.")
+        found += [
+            f"{where}: the option {reported.shown(f'{key}={value}')} is not one key and one value; blanks stand in double quotes, and #, a "
+            "quote or a backslash cannot be in it."
+            for key, value in (queue.get("options") or {}).items()
+            if not _is_assignment(f"{key}={value}")
+        ]
         found += _time_problems(queue, where)
     defaults = [str(queue.get("name")) for queue in queues if queue.get("default")]
     if len(defaults) > 1:
@@ -228,13 +244,41 @@ def parse_hardware(text: str) -> dict[str, int]:
 def gpu_type(product: str) -> str:
     """Return a type for Slurm of a product's name: ``NVIDIA A100-SXM4-40GB`` is ``a100-sxm4-40gb``."""
     words = [word for word in re.split(r"[^a-z0-9-]+", product.lower()) if word not in {"", "nvidia", "tesla", "geforce"}]
-    return "_".join(words) or "gpu"
+    return "_".join(words)[:64] or "gpu"
+
+
+def checked(name: str, node: Mapping[str, Any]) -> Values:
+    """Return what is known of a node, each value checked, and nothing else.
+
+    Args:
+        name: in the inventory.
+        node: what the node reported, or what an earlier run recorded of it.
+
+    Raises:
+        ReportedError: a value could not stand in Slurm's configuration.
+    """
+    hardware, gpus = ({**node["hardware"]} if isinstance(node.get("hardware"), Mapping) else {}), [*(node.get("gpus") or [])]
+    for key in ("CPUs", "RealMemory") if hardware else ():
+        hardware.setdefault(key, None)
+    return {
+        "host": reported.host_name(name, node.get("host")),
+        "address": reported.address(name, node["address"]) if node.get("address") else "",
+        "hardware": {key: reported.number(name, hardware[key], key, 1, most) for key, most in _HARDWARE.items() if key in hardware},
+        "unconfined": " ".join(reported.printable(node.get("unconfined") or "", 100).split()),
+        "nvml": node.get("nvml") is True,
+        "gpus": [reported.gpu_type(name, each) for each in gpus[: reported.number(name, len(gpus), "number of GPUs", 0, _GPUS)]],
+        "gpus_fixed": node.get("gpus_fixed") is True,
+    }
 
 
 def merged(wanted: Sequence[str], known: Mapping[str, Values], record: Mapping[str, Values]) -> dict[str, Values]:
     """Return the nodes to describe: those wanted that this run has seen, or that an earlier one had.
 
     A node does not lose GPUs by this: one with fewer than before has a fault, which is for the health check to say.
+
+    Raises:
+        ReportedError: a value of a node could not stand in Slurm's configuration, two nodes have one name, or one that could hold jobs in
+            cgroups reports that it cannot, which would take all others' limits away.
     """
     found = {}
     for name in wanted:
@@ -243,9 +287,42 @@ def merged(wanted: Sequence[str], known: Mapping[str, Values], record: Mapping[s
             new = old
         elif not new.get("gpus_fixed") and len(new.get("gpus") or []) < len(old.get("gpus") or []):
             new = {**new, "gpus": old["gpus"]}
-        if new:
-            found[name] = new
+        if not new:
+            continue
+        found[name] = checked(name, new)
+        if old.get("hardware") and not old.get("unconfined") and found[name]["unconfined"]:
+            raise reported.ReportedError(
+                f"{name} reports that jobs cannot be held in cgroups there ({found[name]['unconfined']}), and an earlier run "
+                "found that they can. Slurm knows but one way for all nodes, so that the others would lose their limits as well. "
+                "Boot it with cgroup v2. If it has to be so, take it out of the cluster for one run first."
+            )
+    owners: dict[str, str] = {}
+    for name, node in found.items():
+        if owners.setdefault(node["host"], name) != name:
+            raise reported.ReportedError(
+                f"{owners[node['host']]} and {name} both have the host name {node['host']}, and Slurm knows a node by it. Give one of them "
+                "another one: sudo hostnamectl set-hostname NAME there, and the same name in the inventory."
+            )
     return found
+
+
+def _is_assignment(text: str) -> bool:
+    return bool(_ASSIGNMENT.match(text)) and text.isprintable()
+
+
+def _line(*words: str) -> str:
+    """Return a line of slurm.conf or gres.conf, of which each part is one key with one value.
+
+    Raises:
+        ReportedError: Slurm would read a part as more, such as another key, a comment or another line.
+    """
+    for word in words:
+        if not _is_assignment(word):
+            raise reported.ReportedError(
+                f"Slurm's configuration: {reported.shown(word)} is not one key with one value on one line, and is not written there. "
+                "Correct it in the inventory or on the node that it is from."
+            )
+    return " ".join(words)
 
 
 def why_unconfined(nodes: Mapping[str, Values]) -> str:
@@ -276,7 +353,7 @@ def node_line(node: Mapping[str, Any], margin: int) -> str:
         for name in node["gpus"]:
             counts[name] = counts.get(name, 0) + 1
         words.append("Gres=" + ",".join(f"gpu:{name}:{count}" for name, count in counts.items()))
-    return " ".join([*words, "State=UNKNOWN"])
+    return _line(*words, "State=UNKNOWN")
 
 
 def gres_lines(nodes: Mapping[str, Values]) -> list[str]:
@@ -284,10 +361,10 @@ def gres_lines(nodes: Mapping[str, Values]) -> list[str]:
     found = []
     for node in nodes.values():
         if node.get("nvml") and node.get("gpus"):
-            found.append(f"NodeName={node['host']} AutoDetect=nvml")
+            found.append(_line(f"NodeName={node['host']}", "AutoDetect=nvml"))
         for name, first, count in _groups(node.get("gpus") or []):
             files = f"/dev/nvidia{first}" if count == 1 else f"/dev/nvidia[{first}-{first + count - 1}]"
-            found.append(f"NodeName={node['host']} Name=gpu Type={name} File={files}")
+            found.append(_line(f"NodeName={node['host']}", "Name=gpu", f"Type={name}", f"File={files}"))
     return found
 
 
@@ -310,7 +387,7 @@ def queue_line(queue: Mapping[str, Any], hosts: Mapping[str, str], is_default: b
     words += ["OverSubscribe=EXCLUSIVE"] if queue.get("exclusive") else []
     words += [f"PreemptMode={'REQUEUE' if queue.get('preemptible') else 'OFF'}"] if preempting else []
     words += [f"{key}={value}" for key, value in (queue.get("options") or {}).items()]
-    return " ".join([*words, "State=UP"])
+    return _line(*words, "State=UP")
 
 
 def proof_line(hosts: Mapping[str, str], preempting: bool) -> str:
@@ -320,7 +397,7 @@ def proof_line(hosts: Mapping[str, str], preempting: bool) -> str:
     """
     words = [f"PartitionName={PROOF_QUEUE}", f"Nodes={','.join(hosts.values())}", "Default=NO", "Hidden=YES", "RootOnly=YES"]
     words += ["MaxTime=30", f"PriorityTier={min(PRIORITIES.values())}", *(["PreemptMode=OFF"] if preempting else []), "State=UP"]
-    return " ".join(words)
+    return _line(*words)
 
 
 def files(
@@ -344,6 +421,9 @@ def files(
         margin: per cent of each node's memory for the system.
         closed: nodes that stand in no queue but the one of the proofs.
         submits: nodes that stand in none at all.
+
+    Raises:
+        ReportedError: a value would be read as more than one.
     """
     queues = queues or [{"name": "main"}]
     preempting = any(queue.get("preemptible") for queue in queues)
@@ -360,7 +440,7 @@ def files(
     values.update({spelled.get(key.lower(), key): value for key, value in config.items()})
     default = next((queue["name"] for queue in queues if queue.get("default")), queues[0]["name"])
     hosts = {name: node["host"] for name, node in nodes.items() if name not in submits}
-    lines = [f"{key}={value}" for key, value in values.items() if value is not None]
+    lines = [_line(f"{key}={value}") for key, value in values.items() if value is not None]
     lines += [node_line(node, margin) for node in nodes.values()]
     opened = {name: host for name, host in hosts.items() if name not in closed}
     lines += [queue_line(queue, opened, queue["name"] == default, preempting) for queue in queues]

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.trainyard.core.plugins.module_utils._host.rollback import Rollback
+from ansible_collections.trainyard.core.plugins.module_utils._host.steps import RefusalError
 
 Files = dict[str, str]
 Effective = dict[str, list[str]]
@@ -141,10 +142,6 @@ _MATCHABLE = {
     "pubkeyacceptedalgorithms", "pubkeyauthentication", "rekeylimit", "trustedusercakeys", "x11forwarding",
 }  # fmt: skip
 _WHO = ("allowusers", "allowgroups", "denyusers", "denygroups")
-
-
-class RefusalError(Exception):
-    """The wish can't be met; says which variable to change."""
 
 
 @dataclass(frozen=True)

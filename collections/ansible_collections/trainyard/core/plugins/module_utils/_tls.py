@@ -18,6 +18,8 @@ import tempfile
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
+from ansible_collections.trainyard.core.plugins.module_utils._host import reported
+
 MAKER = "Trainyard self-made"  # the organization that our own certificates name, by which they are known again
 PARTIAL_CHAIN = 0x80000  # X509_V_FLAG_PARTIAL_CHAIN: the certificate itself is trusted, whoever signed it
 EXPIRED, NOT_YET_VALID = 10, 9  # X509_V_ERR_*
@@ -145,8 +147,12 @@ def own_address() -> str:
 
 
 def request(names: Iterable[str]) -> str:
-    """Return the configuration by which ``openssl req -x509`` makes a server certificate for host names and IP addresses."""
-    wanted = sorted({normal(name) for name in names})
+    """Return the configuration by which ``openssl req -x509`` makes a server certificate for host names and IP addresses.
+
+    Raises:
+        ReportedError: a name would be read as more than that.
+    """
+    wanted = sorted({normal(reported.one_line("a certificate's names", name, comments=",;#$\\ ")) for name in names})
     alternatives = ", ".join(f"{'IP' if _is_address(name) else 'DNS'}:{name}" for name in wanted)
     return (
         "[req]\nprompt = no\ndistinguished_name = name\nx509_extensions = extensions\n"

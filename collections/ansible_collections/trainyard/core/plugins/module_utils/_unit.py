@@ -20,6 +20,8 @@ PROPERTIES = (
     "DropInPaths",
     "ExecMainStartTimestamp",
     "ExecMainStartTimestampMonotonic",
+    "ActiveEnterTimestampMonotonic",
+    "Triggers",
 )
 
 
@@ -30,8 +32,9 @@ class Unit:
     Attributes:
         active: it runs, or is about to for the first time.
         idle: nothing runs and nothing will by itself. A service that waits to be started again is neither active nor idle.
-        started: when the main process was started, in seconds of CLOCK_MONOTONIC; 0 when it never was.
+        started: when the main process, or a unit without one, was started, in seconds of CLOCK_MONOTONIC; 0 when it never was.
         files: the unit's own files on disk.
+        triggers: the units that it starts, such as a socket's service.
     """
 
     loaded: bool
@@ -41,6 +44,7 @@ class Unit:
     needs_reload: bool
     started: float
     files: tuple[str, ...]
+    triggers: tuple[str, ...] = ()
 
 
 def parse_show(text: str) -> Unit:
@@ -54,8 +58,9 @@ def parse_show(text: str) -> Unit:
         idle=values.get("ActiveState") in {"inactive", "failed"},
         enabled=values.get("UnitFileState") in {"enabled", "static", "alias", "generated", "indirect"},
         needs_reload=values.get("NeedDaemonReload") == "yes",
-        started=int(values.get("ExecMainStartTimestampMonotonic") or 0) / 1e6,
+        started=int(values.get("ExecMainStartTimestampMonotonic", values.get("ActiveEnterTimestampMonotonic")) or 0) / 1e6,
         files=tuple(files),
+        triggers=tuple(values.get("Triggers", "").split()),
     )
 
 

@@ -18,14 +18,6 @@ KERNEL = re.compile(r"[a-z0-9][a-z0-9._-]*")
 VAULT = "$ANSIBLE_VAULT"
 
 
-def is_loopback(listen: str) -> bool:
-    """Return whether an address to listen on can be reached from the same node only."""
-    try:
-        return ipaddress.ip_address(listen).is_loopback
-    except ValueError:
-        return listen == "localhost"
-
-
 def problems(wishes: Mapping[str, Any], role: str) -> list[str]:
     """Return one sentence for each thing that could not be done or would not be safe.
 
@@ -38,7 +30,7 @@ def problems(wishes: Mapping[str, Any], role: str) -> list[str]:
     found = [
         _listen_problem(listen, role),
         "" if 1024 <= port <= 65535 else f"{role}_port is {port}: an unprivileged service can have 1024 to 65535.",
-        _password_problem(wishes["password"], listen, role),
+        _password_problem(wishes["password"], role),
         *_certificate_problems(str(wishes["tls_certificate"] or ""), str(wishes["tls_key"] or ""), role),
     ]
     if "user" in wishes:
@@ -64,7 +56,7 @@ def _listen_problem(listen: str, role: str) -> str:
     return ""
 
 
-def _password_problem(password: Any, listen: str, role: str) -> str:
+def _password_problem(password: Any, role: str) -> str:
     variable = f"{role}_password"
     if not isinstance(password, str):
         return f"{variable} is no text. Put it in quotes: without them YAML makes numbers, dates and lists of what looks like one."
@@ -78,11 +70,11 @@ def _password_problem(password: Any, listen: str, role: str) -> str:
             f"{variable} begins or ends with a space, or holds a line break, which login pages take off. "
             "A file that was read by a lookup may end with one."
         )
-    weak = "" if is_loopback(listen) else passwords.weakness(password)
+    weak = passwords.weakness(password)
     if weak:
         return (
-            f"{variable} is too weak for {role}_listen = {listen}, which the network can reach: {weak}. A strong one has {passwords.RULE}. "
-            f"Or leave {role}_listen at 127.0.0.1 and come through ssh -L."
+            f"{variable} is too weak: {weak}. Everybody who can log in to the node reaches the service, on loopback as well. "
+            f"Choose a password that has {passwords.RULE}."
         )
     return ""
 

@@ -32,8 +32,8 @@ EXAMPLES = r"""
 - name: Know the other nodes by name
   trainyard.core.hosts_block:
     nodes:
-      head: {address: 192.0.2.10, names: [head.lab.example], seen: true}
-      node1: {address: 192.0.2.11, names: [], seen: false}
+      head: {address: 192.0.2.10, names: [head, head.lab.example], seen: true}
+      node1: {address: 192.0.2.11, names: [node1], seen: false}
 """
 
 RETURN = r"""
@@ -49,6 +49,7 @@ import os
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.trainyard.core.plugins.module_utils import _hosts as hosts
 from ansible_collections.trainyard.core.plugins.module_utils import _secret_file as secret_file
+from ansible_collections.trainyard.core.plugins.module_utils._host import locks, reported
 
 PATH = "/etc/hosts"
 
@@ -69,11 +70,15 @@ def write(text: str) -> None:
             file.write(text)
 
 
+@locks.turn("hosts_block")
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(argument_spec={"nodes": {"type": "dict", "default": {}}}, supports_check_mode=True)
     before = secret_file.read(PATH)
-    after, unknown = hosts.renewed(before, module.params["nodes"])
+    try:
+        after, unknown = hosts.renewed(before, module.params["nodes"])
+    except reported.ReportedError as error:
+        module.fail_json(msg=f"{error} {PATH} was left as it is.")
     if after != before and not module.check_mode:
         write(after)
     module.exit_json(

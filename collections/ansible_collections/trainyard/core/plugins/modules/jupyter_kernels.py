@@ -71,6 +71,7 @@ import os
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.trainyard.core.plugins.module_utils import _kernels as kernels
+from ansible_collections.trainyard.core.plugins.module_utils._host import locks
 
 # Of an environment of its own, and of a frozen one.
 PLACES_OF_PACKAGES = ("lib/python3*/site-packages", "root/usr/lib/python3/dist-packages", "root/usr/local/lib/python*/dist-packages")
@@ -105,6 +106,7 @@ def remove(folder: str, name: str) -> None:
         os.rmdir(os.path.join(folder, name))
 
 
+@locks.turn("jupyter_kernels")
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(

@@ -57,11 +57,13 @@ renewed:
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.trainyard.core.plugins.module_utils._host import locks
 
 PENDING = Path("/var/lib/trainyard/initramfs-pending")
 PREFIX = "initrd.img-"
 
 
+@locks.turn("modprobe_settings")
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(

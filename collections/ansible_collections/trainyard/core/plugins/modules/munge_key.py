@@ -47,13 +47,16 @@ import os
 import pwd
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.trainyard.core.plugins.module_utils._host import locks
 
 PATH = "/etc/munge/munge.key"
 ACCOUNT = "munge"
 SIZE = 128  # bytes, as munge's own tool makes it
+SHORTEST, LONGEST = 32, 65536  # munge refuses shorter ones; longer ones are no keys
 MODE = 0o400
 
 
+@locks.turn("munge_key")
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(argument_spec={"key": {"type": "str", "no_log": True}}, supports_check_mode=True)
@@ -69,8 +72,13 @@ def main() -> None:
         if module.check_mode:
             module.exit_json(changed=True, key="")
         module.fail_json(msg="There is no account munge here. The package munge has to be installed first.")
-    wanted = base64.b64decode(module.params["key"]) if module.params["key"] else before
-    if not module.params["key"] and len(before) < 32:  # munge refuses shorter ones
+    try:
+        wanted = base64.b64decode(module.params["key"], validate=True) if module.params["key"] else before
+    except ValueError:
+        wanted = b""
+    if module.params["key"] and not SHORTEST <= len(wanted) <= LONGEST:
+        module.fail_json(msg=f"The key that the controller gave is none of {SHORTEST} to {LONGEST} bytes. The old one was left.")
+    if not module.params["key"] and len(before) < SHORTEST:
         wanted = b"" if module.check_mode else os.urandom(SIZE)
     owner = (account.pw_uid, account.pw_gid, MODE)
     right = status is not None and (status.st_uid, status.st_gid, status.st_mode & 0o7777) == owner

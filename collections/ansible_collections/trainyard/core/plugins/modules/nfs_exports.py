@@ -13,6 +13,7 @@ description:
   - Keeps C(/etc/exports.d/trainyard.exports) and has the server follow it. Other exports stay as they are.
   - A node that this run has not seen keeps the address under which an earlier run exported to it. One that is not named any more loses it.
   - The decision to tell the server survives an interruption between writing and telling.
+  - Warns of a folder that several users may write without its sticky bit, since they could replace each other's files there.
 options:
   folders:
     description: What is exported. Without any the file goes.
@@ -43,8 +44,8 @@ EXAMPLES = r"""
   trainyard.core.nfs_exports:
     folders: [/srv/shared]
     nodes:
-      head: {address: 192.0.2.10, names: [], seen: true}
-      node1: {address: 192.0.2.11, names: [], seen: true}
+      head: {address: 192.0.2.10, names: [head], seen: true}
+      node1: {address: 192.0.2.11, names: [node1], seen: true}
     server: head
 """
 
@@ -62,10 +63,13 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.trainyard.core.plugins.module_utils import _nfs as nfs
 from ansible_collections.trainyard.core.plugins.module_utils import _secret_file as files
+from ansible_collections.trainyard.core.plugins.module_utils._host import locks
+from ansible_collections.trainyard.core.plugins.module_utils._host.reported import ReportedError
 
 PENDING = Path("/var/lib/trainyard/exports-pending")
 
 
+@locks.turn("nfs_exports")
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(
@@ -77,7 +81,10 @@ def main() -> None:
         supports_check_mode=True,
     )
     before = files.read(nfs.EXPORTS)
-    after, unknown = nfs.exports(before, module.params["folders"], module.params["nodes"], module.params["server"])
+    try:
+        after, unknown = nfs.exports(before, module.params["folders"], module.params["nodes"], module.params["server"])
+    except ReportedError as error:
+        module.fail_json(msg=f"{error} {nfs.EXPORTS} was left as it is.")
     due = before != after or PENDING.exists()
     if due and not module.check_mode:
         PENDING.parent.mkdir(parents=True, exist_ok=True)
@@ -92,6 +99,10 @@ def main() -> None:
             if rc:
                 module.fail_json(msg=f"The folders could not be exported: {(errors or output).strip()[-1000:]}")
         PENDING.unlink()
+    for path in module.params["folders"]:
+        remark = nfs.unsafe(path)
+        if remark:
+            module.warn(remark)
     module.exit_json(
         changed=due,
         unknown=unknown,

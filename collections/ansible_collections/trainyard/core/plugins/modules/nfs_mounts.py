@@ -68,6 +68,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.trainyard.core.plugins.module_utils import _nfs as nfs
 from ansible_collections.trainyard.core.plugins.module_utils import _secret_file as files
+from ansible_collections.trainyard.core.plugins.module_utils._host import locks
 
 WANTS = os.path.join(nfs.UNITS, "remote-fs.target.wants")
 
@@ -179,6 +180,7 @@ class Mounts:
             )
 
 
+@locks.turn("nfs_mounts")
 def main() -> None:
     """Entry point."""
     folder = {

@@ -15,6 +15,7 @@ description:
   - A systemd unit loads the rules at boot, and again after C(nftables.service) has flushed all tables.
   - sshd's ports are found on the node and are always open. A new login is made from the controller under the new rules. If it fails, the
     former rules come back at once; if the controller vanishes meanwhile, a timer on the node restores them.
+  - One run at a time changes a node, from its plan to its confirmation. Another one waits, for three minutes at most, and then names it.
 author: Trainyard contributors (@trainyard)
 options:
   nodes:
@@ -62,8 +63,24 @@ options:
   phase:
     description: Which step to take; set by the action plugin.
     type: str
-    choices: [plan, apply, confirm, rollback]
+    choices: [plan, apply, confirm, rollback, release]
     default: plan
+  run:
+    description: Name of the run that all steps belong to; set by the action plugin.
+    type: str
+    default: ''
+  abandoned:
+    description: Name of another run that has ended without giving the node's lock back; set by the action plugin.
+    type: str
+    default: ''
+  patience:
+    description: How many seconds to wait for another run; set by the action plugin.
+    type: int
+    default: 180
+  run_by:
+    description: Who runs it, for another run that has to wait; set by the action plugin.
+    type: str
+    default: ''
   login_user:
     description: The account of this connection; set by the action plugin.
     type: str
@@ -119,6 +136,10 @@ unknown:
   returned: success
   type: list
   elements: str
+holder:
+  description: Name of the run that changes the node at the moment.
+  returned: when there is one
+  type: str
 login_proven:
   description: Whether a new login under the new rules was made.
   returned: changed and not in check mode
@@ -133,6 +154,7 @@ rolled_back:
   type: bool
 """
 
+import functools
 import os
 import shutil
 import subprocess
@@ -144,12 +166,10 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.trainyard.core.plugins.module_utils import _firewall as fw
 from ansible_collections.trainyard.core.plugins.module_utils._host import files as host_files
+from ansible_collections.trainyard.core.plugins.module_utils._host import steps
+from ansible_collections.trainyard.core.plugins.module_utils._host.steps import RefusalError
 
 REQUEST = ("nodes", "admitted", "open_ports", "service_ports", "ssh_ports", "first_port", "interfaces", "rollback_seconds")
-
-
-class RefusalError(Exception):
-    """The change cannot be made; says why."""
 
 
 def command(*words: str) -> tuple[int, str, str]:
@@ -273,6 +293,7 @@ class Plan:
             self.changes.append(f"{'enable' if self.present else 'disable'} {fw.SERVICE}")
         if self.active != self.present:
             self.changes.append(f"{'start' if self.present else 'stop'} {fw.SERVICE}")
+        self.differs = bool(self.changes)
         self.pending = os.path.exists(fw.ROLLBACK.folder)
         if self.pending:
             self.changes.append("prove a firewall that an interrupted run left unproven")
@@ -367,6 +388,50 @@ class Plan:
             raise RefusalError(f"nft could not remove the table {fw.TABLE}: {done.stderr.strip()}.")
 
 
+def confirm(module: AnsibleModule) -> None:
+    """Keep the change: the new login is proven.
+
+    Raises:
+        RefusalError: too late, the timer has restored the former rules; or the rules are not those that were loaded.
+    """
+    fw.ROLLBACK.hold()
+    if not fw.ROLLBACK.armed:
+        raise RefusalError("The new login was proven too late: the node's timer had restored the former firewall. Run it again.")
+    try:
+        plan = Plan(module)
+        if plan.differs:
+            raise RefusalError("; ".join(plan.changes))
+    except Exception as error:  # whatever it is: the timer is stopped, so nobody else would restore the former rules
+        fw.ROLLBACK.restore()
+        raise RefusalError(
+            f"A new login worked, but the firewall is no longer what was loaded ({error}): something else changed it meanwhile. "
+            f"The former firewall is back. Find out what else changes the table {fw.TABLE}, and run it again."
+        ) from error
+    fw.ROLLBACK.forget()
+    shutil.rmtree(fw.STATE, ignore_errors=True)
+
+
+def step(module: AnsibleModule, phase: str) -> dict[str, Any]:
+    """Take one step, and return the module's result.
+
+    Raises:
+        RefusalError: it did not work.
+    """
+    if phase == "rollback":
+        return {"changed": True, "rolled_back": fw.ROLLBACK.restore()}
+    if phase == "confirm":
+        confirm(module)
+        return {"changed": True}
+    plan = Plan(module)
+    if phase == "apply":
+        if plan.pending:  # an interrupted run: go back to before it, so that its copy stays the way back
+            fw.ROLLBACK.restore()
+            plan = Plan(module)
+        if plan.changes:
+            plan.apply()
+    return plan.report()
+
+
 def main() -> None:
     """Run the module."""
     strings = {"type": "list", "elements": "str", "default": []}
@@ -380,34 +445,13 @@ def main() -> None:
             "first_port": {"type": "int", "default": fw.FIRST},
             "interfaces": strings,
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-            "rollback_seconds": {"type": "int", "default": 60},
-            "phase": {"type": "str", "choices": ["plan", "apply", "confirm", "rollback"], "default": "plan"},
-            "login_user": {"type": "str", "default": ""},
-            "door": {"type": "str", "choices": ["ssh", "local", "other"], "default": "other"},
+            **steps.OPTIONS,
         },
         supports_check_mode=True,
     )
     if os.geteuid() != 0:
         module.fail_json(msg="node_firewall needs root on the node: set ansible_become to true, or connect as root.")
-    phase = "plan" if module.check_mode else module.params["phase"]
-    try:
-        if phase == "rollback":
-            module.exit_json(changed=True, rolled_back=fw.ROLLBACK.restore())
-        if phase == "confirm":
-            if not fw.ROLLBACK.confirm():
-                raise RefusalError("The new login was proven too late: the node's timer had restored the former firewall. Run it again.")
-            shutil.rmtree(fw.STATE, ignore_errors=True)
-            module.exit_json(changed=True)
-        plan = Plan(module)
-        if phase == "apply":
-            if plan.pending:  # an interrupted run: go back to before it, so that its copy stays the way back
-                fw.ROLLBACK.restore()
-                plan = Plan(module)
-            if plan.changes:
-                plan.apply()
-        module.exit_json(**plan.report())
-    except RefusalError as refusal:
-        module.fail_json(msg=str(refusal), refusals=[str(refusal)])
+    steps.take(module, "node_firewall", functools.partial(step, module), "the former firewall")
 
 
 if __name__ == "__main__":

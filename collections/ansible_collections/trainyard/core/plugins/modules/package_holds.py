@@ -59,10 +59,12 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.trainyard.core.plugins.module_utils import _apt as apt
+from ansible_collections.trainyard.core.plugins.module_utils._host import locks
 
 FOLDER = Path("/var/lib/trainyard/holds")
 
 
+@locks.turn("package_holds")
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(

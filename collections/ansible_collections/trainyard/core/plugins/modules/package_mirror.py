@@ -64,11 +64,13 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.trainyard.core.plugins.module_utils import _base as base
+from ansible_collections.trainyard.core.plugins.module_utils._host import locks
 
 ETC = Path("/etc/apt")
 OURS = ETC / "sources.list.d" / "trainyard.sources"
 
 
+@locks.turn("package_mirror")
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(

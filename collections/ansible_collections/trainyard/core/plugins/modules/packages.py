@@ -144,6 +144,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.trainyard.core.plugins.module_utils import _apt as apt
+from ansible_collections.trainyard.core.plugins.module_utils._host import locks
 
 ENVIRONMENT = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8", "NEEDRESTART_MODE": "l"}
 # An administrator's edited configuration file is kept; a new default lands beside it.
@@ -372,6 +373,7 @@ class Packages:
             self.purge(ledger, mine)  # their configuration is left
 
 
+@locks.turn("packages", 1800)  # as long as a large installation takes
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(

@@ -58,8 +58,10 @@ import os
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.trainyard.core.plugins.module_utils import _password as passwords
 from ansible_collections.trainyard.core.plugins.module_utils import _secret_file as secret_file
+from ansible_collections.trainyard.core.plugins.module_utils._host import locks
 
 
+@locks.turn("password_hash_file")
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(

@@ -15,6 +15,8 @@ description:
     restarting the daemon is put right by the next one. A handler would have been forgotten.
   - A service that is current is never restarted. What was written while the clock was ahead cannot be told from what is newer than the
     service, which then is restarted once; the files' status change time becomes that of now.
+  - A socket unit can be named too. Its service is stopped before the socket is started, restarted or stopped, since systemd cannot take
+    over a port that the service holds itself; name the service in a task after it.
 options:
   name:
     description: Name of the unit, with its suffix.
@@ -71,8 +73,10 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.trainyard.core.plugins.module_utils import _unit as systemd
+from ansible_collections.trainyard.core.plugins.module_utils._host import locks
 
 
+@locks.turn("service_current")
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(
@@ -124,6 +128,8 @@ def main() -> None:
                 continue  # done above, before the unit was looked at
             if action == "restart":
                 systemd.date_back(files, time.time())
+            if name.endswith(".socket") and action in {"start", "restart", "stop"}:
+                module.run_command([systemctl, "stop", *unit.triggers], check_rc=bool(unit.triggers))
             rc, _output, errors = module.run_command([systemctl, action, name])
             if rc:
                 _rc, journal, _e = module.run_command(["journalctl", "--no-pager", "--lines=15", "--output=cat", "--unit", name])

@@ -11,7 +11,9 @@ short_description: Keeps Slurm's configuration on the controller, and a running 
 version_added: 0.1.0
 description:
   - Writes C(slurm.conf), C(gres.conf) and C(cgroup.conf) for a cluster whose other nodes fetch them from the controller (configless).
-  - A new configuration is read by Slurm's own tools before it lands.
+  - A new configuration is read by Slurm's own tools before it lands. A value that would be more than one value on one line is refused.
+  - Where a running controller does not come up with a new configuration, the old one is put back, the controller runs with it again, and
+    the task fails with the controller's own message.
   - A running controller is told by C(scontrol reconfigure) where that is enough, and restarted where Slurm demands it; running jobs survive
     both. What it runs with is kept on disk, so that a run that was killed in between is made good by the next one.
   - What is known of the nodes is kept as well, so that a run which reaches some of them does not lose the others. Nodes that are not named
@@ -113,12 +115,18 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.trainyard.core.plugins.module_utils import _secret_file as secret_file
 from ansible_collections.trainyard.core.plugins.module_utils import _slurm_conf as slurm_conf
 from ansible_collections.trainyard.core.plugins.module_utils import _unit as systemd
+from ansible_collections.trainyard.core.plugins.module_utils._host import locks, reported
 
 FOLDER = "/etc/slurm"
 STATE = "/var/lib/trainyard/slurm"
 NAMES = ("slurm.conf", "gres.conf", "cgroup.conf")
 UNIT = "slurmctld.service"
+LOG = "/var/log/slurm/slurmctld.log"
 PATIENCE = 60.0  # seconds for a controller to answer
+
+
+class ControllerError(Exception):
+    """The controller does not run with a configuration; the message says why."""
 
 
 class Controller:
@@ -163,27 +171,63 @@ class Controller:
             )
 
     def apply(self, action: str) -> None:
-        """Bring the running daemon in line."""
+        """Bring the running daemon in line with what is on disk.
+
+        Raises:
+            ControllerError: it does not run with that.
+        """
         if action == "restart":
-            rc, _output, errors = self.module.run_command(["systemctl", "restart", UNIT])
-            if rc:
-                self.module.fail_json(msg=f"systemctl restart {UNIT} failed: {errors.strip()} See: journalctl --unit {UNIT}")
-            self.wait()
+            self.restart()
         # After a restart as well: the nodes' daemons get the new files by it.
+        started = os.path.getsize(LOG) if os.path.exists(LOG) else 0
         rc, output, errors = self.module.run_command(["scontrol", "reconfigure"])
         if rc:
-            self.module.fail_json(msg=f"scontrol reconfigure failed: {(errors or output).strip()}")
-        self.wait()
+            raise ControllerError(f"scontrol reconfigure failed: {(errors or output).strip()} {self.fatal(started)}".strip())
+        self.wait(started)
 
-    def wait(self) -> None:
-        """Wait until the daemon answers."""
+    def restart(self) -> None:
+        """Restart the daemon, and wait until it answers.
+
+        Raises:
+            ControllerError: it does not.
+        """
+        started = os.path.getsize(LOG) if os.path.exists(LOG) else 0
+        self.module.run_command(["systemctl", "reset-failed", UNIT])  # systemd refuses what was started too often
+        rc, _output, errors = self.module.run_command(["systemctl", "restart", UNIT])
+        if rc:
+            raise ControllerError(f"systemctl restart {UNIT} failed: {errors.strip()} {self.fatal(started)}".strip())
+        self.wait(started)
+
+    def wait(self, started: int) -> None:
+        """Wait until the daemon answers.
+
+        Args:
+            started: size of its log before.
+
+        Raises:
+            ControllerError: it has ended, or does not answer in time.
+        """
         end = time.monotonic() + PATIENCE
         while self.module.run_command(["scontrol", "ping"])[0]:
-            if time.monotonic() > end:
-                self.module.fail_json(
-                    msg="Slurm's controller does not answer. See: journalctl --unit slurmctld; /var/log/slurm/slurmctld.log"
-                )
+            ended = self.module.run_command(["systemctl", "is-failed", "--quiet", UNIT])[0] == 0
+            if ended or time.monotonic() > end:
+                raise ControllerError(f"it {'has ended' if ended else 'does not answer'}. {self.fatal(started)}".strip())
             time.sleep(0.5)
+
+    @staticmethod
+    def fatal(started: int) -> str:
+        """Return why the daemon ended, from its log; empty where that does not say.
+
+        Args:
+            started: size of the log before.
+        """
+        try:
+            with open(LOG, encoding="utf-8", errors="replace") as file:
+                file.seek(started if started <= os.path.getsize(LOG) else 0)
+                lines = [reported.printable(line.strip(), 300) for line in file if "fatal:" in line]
+        except OSError:
+            return ""
+        return lines[-1] if lines else ""
 
 
 def write(path: str, text: str) -> None:
@@ -197,6 +241,24 @@ def write(path: str, text: str) -> None:
     os.replace(beside, path)
 
 
+def put_back(controller: Controller, running: dict[str, str], error: ControllerError) -> None:
+    """Have the controller run with what it ran with before, and fail with what it said of the new configuration."""
+    for name, text in running.items():
+        if text:
+            write(os.path.join(FOLDER, name), text)
+    after = "The old configuration is back, and the controller runs with it."
+    try:
+        controller.restart()
+        controller.apply("reconfigure")
+    except ControllerError as worse:
+        after = f"The old configuration is back, and the controller does not run with that either: {worse}"
+    controller.module.fail_json(
+        msg=f"Slurm's controller does not run with the new configuration: {error} {after} Look at slurm_config, slurm_partitions and the "
+        f"nodes that came or changed; see also {LOG} and journalctl --unit {UNIT}"
+    )
+
+
+@locks.turn("slurm_configuration")
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(
@@ -216,17 +278,20 @@ def main() -> None:
     params, controller = module.params, Controller(module)
     recorded = os.path.join(STATE, "nodes.json")
     record_text = secret_file.read(recorded)
-    nodes = slurm_conf.merged(params["computes"], params["nodes"], json.loads(record_text or "{}"))
-    wanted = slurm_conf.files(
-        params["cluster"],
-        params["controller"],
-        nodes,
-        params["partitions"],
-        params["config"],
-        params["memory_margin"],
-        params["closed"],
-        params["submits"],
-    )
+    try:
+        nodes = slurm_conf.merged(params["computes"], params["nodes"], json.loads(record_text or "{}"))
+        wanted = slurm_conf.files(
+            params["cluster"],
+            params["controller"],
+            nodes,
+            params["partitions"],
+            params["config"],
+            params["memory_margin"],
+            params["closed"],
+            params["submits"],
+        )
+    except reported.ReportedError as error:
+        module.fail_json(msg=f"{error} Nothing was changed.")
     new_record = json.dumps(nodes, indent=1, sort_keys=True) + "\n"
     before, running = controller.on_disk(), controller.running_with()
     if before["slurm.conf"] and not before["slurm.conf"].startswith(slurm_conf.HEADER):
@@ -248,8 +313,12 @@ def main() -> None:
         for name, text in wanted.items():
             if before[name] != text:
                 write(os.path.join(FOLDER, name), text)
-        if action:
-            controller.apply(action)
+        if action and running is not None:
+            try:
+                controller.apply(action)
+            except ControllerError as error:
+                write(recorded, record_text or "{}\n")
+                put_back(controller, running, error)
             for name, text in wanted.items():
                 write(os.path.join(STATE, name), text)
     module.exit_json(

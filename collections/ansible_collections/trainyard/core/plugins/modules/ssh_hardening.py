@@ -18,6 +18,7 @@ description:
     the old configuration comes back at once; if the controller vanishes meanwhile, a timer on the node brings it back.
   - Lines that make sshd refuse its own configuration are commented out, wherever they stand.
   - Sessions stay open. The daemon is reloaded whenever it runs with something older than what is on disk.
+  - One run at a time changes a node, from its plan to its confirmation. Another one waits, for three minutes at most, and then names it.
 author: Trainyard contributors (@trainyard)
 options:
   profile:
@@ -42,8 +43,24 @@ options:
   phase:
     description: Which step to take; set by the action plugin.
     type: str
-    choices: [plan, apply, confirm, rollback]
+    choices: [plan, apply, confirm, rollback, release]
     default: plan
+  run:
+    description: Name of the run that all steps belong to; set by the action plugin.
+    type: str
+    default: ''
+  abandoned:
+    description: Name of another run that has ended without giving the node's lock back; set by the action plugin.
+    type: str
+    default: ''
+  patience:
+    description: How many seconds to wait for another run; set by the action plugin.
+    type: int
+    default: 180
+  run_by:
+    description: Who runs it, for another run that has to wait; set by the action plugin.
+    type: str
+    default: ''
   login_user:
     description: The account of this connection; set by the action plugin.
     type: str
@@ -103,6 +120,10 @@ ports:
   returned: success
   type: list
   elements: int
+holder:
+  description: Name of the run that changes the node at the moment.
+  returned: when there is one
+  type: str
 passwords:
   description: Whether the wanted configuration lets anybody in with a password.
   returned: success
@@ -111,6 +132,7 @@ passwords:
 
 import contextlib
 import errno
+import functools
 import glob
 import grp
 import os
@@ -125,7 +147,9 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.trainyard.core.plugins.module_utils import _sshd
-from ansible_collections.trainyard.core.plugins.module_utils._sshd import Account, Effective, Files, RefusalError
+from ansible_collections.trainyard.core.plugins.module_utils._host import steps
+from ansible_collections.trainyard.core.plugins.module_utils._host.steps import RefusalError
+from ansible_collections.trainyard.core.plugins.module_utils._sshd import Account, Effective, Files
 
 SSHD = "/usr/sbin/sshd"
 REPAIRS = 50
@@ -533,6 +557,11 @@ class Plan:
         paths = [_sshd.FOLDER, *self.current, *self.rules.get("hostkey", [])]
         return any(os.stat(path).st_ctime_ns > loaded for path in paths if os.path.exists(path))
 
+    @property
+    def differs(self) -> bool:
+        """Return whether files, host keys or the running daemon are not as wanted, proven or not."""
+        return bool(self.writes or self.keys or self.stale)
+
     def report(self) -> dict[str, Any]:
         """Return the module's result."""
         shown = [path for path in self.writes if path not in {_sshd.STRONG_MODULI, _sshd.RSA_KEY, _sshd.RSA_KEY + ".pub"}]
@@ -622,15 +651,27 @@ def _numbers(ports: set[int]) -> str:
     return ", ".join(str(port) for port in sorted(ports))
 
 
-def confirm(state: str) -> None:
+def confirm(options: Mapping[str, Any]) -> None:
     """Give the old configuration up: the new login is proven.
 
     Raises:
-        RefusalError: too late, the timer has brought it back.
+        RefusalError: too late, the timer has brought it back; or the configuration is not the one that was written.
     """
-    if not _sshd.ROLLBACK.confirm():
+    _sshd.ROLLBACK.hold()
+    if not _sshd.ROLLBACK.armed:
         raise RefusalError("The new login was proven too late: the node's timer had brought the old configuration back. Run it again.")
-    if state == "absent":
+    try:
+        plan = Plan(options)
+        if plan.differs:
+            raise RefusalError(f"still to do: {'; '.join(plan.changes)}")
+    except Exception as error:  # whatever it is: the timer is stopped, so nobody else would bring the old configuration back
+        _sshd.ROLLBACK.restore()
+        raise RefusalError(
+            f"A new login worked, but sshd's configuration is no longer what was written ({error}): something else changed it meanwhile. "
+            f"The old configuration is back. Find out what else manages {_sshd.HOME}, and run it again."
+        ) from error
+    _sshd.ROLLBACK.forget()
+    if options["state"] == "absent":
         shutil.rmtree(_sshd.STATE, ignore_errors=True)
 
 
@@ -653,10 +694,7 @@ def main() -> None:
             "profile": {"type": "str", "choices": ["modern", "cis"], "default": "modern"},
             "config": {"type": "dict", "default": {}},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-            "rollback_seconds": {"type": "int", "default": 60},
-            "phase": {"type": "str", "choices": ["plan", "apply", "confirm", "rollback"], "default": "plan"},
-            "login_user": {"type": "str", "default": ""},
-            "door": {"type": "str", "choices": ["ssh", "local", "other"], "default": "other"},
+            **steps.OPTIONS,
         },
         supports_check_mode=True,
     )
@@ -664,23 +702,28 @@ def main() -> None:
         module.fail_json(msg="ssh_hardening needs root on the node: set ansible_become to true, or connect as root.")
     if not 10 <= module.params["rollback_seconds"] <= 110:
         module.fail_json(msg="ssh_hardening_rollback_seconds must be from 10 to 110: enough for a login, and below two minutes.")
-    phase = "plan" if module.check_mode else module.params["phase"]
-    try:
-        if phase == "rollback":
-            module.exit_json(changed=True, rolled_back=_sshd.ROLLBACK.restore())
-        if phase == "confirm":
-            confirm(module.params["state"])
-            module.exit_json(changed=True)
-        plan = make_plan(module)
-        if phase == "apply":
-            if plan.pending:  # an interrupted run: go back to before it, so that its copy stays the way back
-                _sshd.ROLLBACK.restore()
-                plan = make_plan(module)
-            if plan.changes:
-                plan.apply()
-        module.exit_json(**plan.report())
-    except RefusalError as refusal:
-        module.fail_json(msg=str(refusal), refusals=[str(refusal)])
+    steps.take(module, "ssh_hardening", functools.partial(step, module), "the old configuration")
+
+
+def step(module: AnsibleModule, phase: str) -> dict[str, Any]:
+    """Take one step, and return the module's result.
+
+    Raises:
+        RefusalError: it did not work.
+    """
+    if phase == "rollback":
+        return {"changed": True, "rolled_back": _sshd.ROLLBACK.restore()}
+    if phase == "confirm":
+        confirm(module.params)
+        return {"changed": True}
+    plan = make_plan(module)
+    if phase == "apply":
+        if plan.pending:  # an interrupted run: go back to before it, so that its copy stays the way back
+            _sshd.ROLLBACK.restore()
+            plan = make_plan(module)
+        if plan.changes:
+            plan.apply()
+    return plan.report()
 
 
 if __name__ == "__main__":

@@ -43,6 +43,18 @@ options:
   private_key:
     description: Text of the certificate's key (PEM), without a passphrase.
     type: str
+  service:
+    description: The service that shows the certificate. It is returned with the fingerprint, which the report tells people to compare.
+    type: dict
+    suboptions:
+      name:
+        description: Its name, as people call it.
+        type: str
+        required: true
+      port:
+        description: Its port.
+        type: int
+        required: true
 author:
   - Trainyard contributors (@trainyard)
 attributes:
@@ -86,6 +98,10 @@ not_after:
   returned: always
   type: str
   sample: "2028-11-20T10:00:00Z"
+web_service:
+  description: The service with its name, its port, and the certificate's fingerprint.
+  returned: when I(service) is given and there is a certificate
+  type: dict
 """
 
 import time
@@ -93,6 +109,8 @@ import time
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.trainyard.core.plugins.module_utils import _secret_file as secret_file
 from ansible_collections.trainyard.core.plugins.module_utils import _tls as tls
+from ansible_collections.trainyard.core.plugins.module_utils._host import locks
+from ansible_collections.trainyard.core.plugins.module_utils._host.reported import ReportedError
 
 
 def moment(seconds: float) -> str:
@@ -122,12 +140,17 @@ def make(module: AnsibleModule, names: list[str]) -> str:
         module.fail_json(msg="A self-made certificate needs the program openssl. Install it with: apt-get install openssl")
     command = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-sha256"]
     command += ["-days", str(module.params["days"]), "-config", "/dev/stdin", "-keyout", "/dev/stdout"]
-    status, output, errors = module.run_command(command, data=tls.request(names))
+    try:
+        asked = tls.request(names)
+    except ReportedError as error:
+        module.fail_json(msg=str(error))
+    status, output, errors = module.run_command(command, data=asked)
     if status:
         module.fail_json(msg=f"openssl could not make a certificate for {', '.join(names)}: {errors.strip()}")
     return str(output)
 
 
+@locks.turn("tls_certificate")
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(
@@ -139,6 +162,10 @@ def main() -> None:
             "renew_days": {"type": "int", "default": 90},
             "certificate": {"type": "str"},
             "private_key": {"type": "str", "no_log": True},
+            "service": {
+                "type": "dict",
+                "options": {"name": {"type": "str", "required": True}, "port": {"type": "int", "required": True}},
+            },
         },
         required_together=[("certificate", "private_key")],
         supports_check_mode=True,
@@ -168,9 +195,11 @@ def main() -> None:
         after = look(wanted)
     elif reason:
         coming = f"names: {' '.join(sorted(set(names)))}\n"
+    shown_by = {"web_service": {**params["service"], "fingerprint": after.fingerprint}} if params["service"] and after else {}
     module.exit_json(
         changed=bool(reason),
         reason=reason,
+        **shown_by,
         certificate=after.pem if after else "",
         fingerprint=after.fingerprint if after else "",
         not_after=moment(after.expires) if after else "",

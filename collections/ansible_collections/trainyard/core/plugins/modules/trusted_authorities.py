@@ -47,6 +47,7 @@ bundle_renewed:
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.trainyard.core.plugins.module_utils._host import locks
 
 FOLDER = Path("/usr/local/share/ca-certificates")
 BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -57,6 +58,7 @@ def _body(pem: str) -> str:
     return "".join(pem.split())
 
 
+@locks.turn("trusted_authorities")
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(argument_spec={"certificates": {"type": "dict", "required": True}}, supports_check_mode=True)

@@ -154,6 +154,7 @@ from ansible.module_utils.urls import open_url
 from ansible_collections.trainyard.core.plugins.module_utils import _apt as apt
 from ansible_collections.trainyard.core.plugins.module_utils import _openpgp as openpgp
 from ansible_collections.trainyard.core.plugins.module_utils import _vendor_repository as repository
+from ansible_collections.trainyard.core.plugins.module_utils._host import locks
 
 APT = Path("/etc/apt")
 SOURCES = APT / "sources.list.d"
@@ -442,6 +443,7 @@ def _copy(path: Path, to: Path) -> None:
     beside.replace(to)
 
 
+@locks.turn("vendor_repository", 600)
 def main() -> None:
     """Entry point."""
     strings: dict[str, Any] = {"type": "list", "elements": "str", "default": []}

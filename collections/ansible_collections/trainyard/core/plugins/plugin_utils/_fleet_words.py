@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ansible_collections.trainyard.core.plugins.module_utils._host import reported
 from ansible_collections.trainyard.core.plugins.plugin_utils._gpu_catalog import Catalog
 from ansible_collections.trainyard.core.plugins.plugin_utils._plan import Node
 from ansible_collections.trainyard.core.plugins.plugin_utils._words import node_of
@@ -116,13 +117,17 @@ def _offline(catalog: Catalog, name: str, host: Mapping[str, Any]) -> Node:
 
 def _online(catalog: Catalog, name: str, host: Mapping[str, Any]) -> Node:
     info = host.get("gpu_info") or {}
-    system = _system(host.get("ansible_facts") or {})
+    system = _system(name, host.get("ansible_facts") or {})
     if not info or not system:
         raise ValueError(f"{name} has not said what it is: gather its facts and run trainyard.core.gpu_info first.")
     driver = (info.get("nvidia_smi") or {}).get("driver_version") or (info.get("modules") or {}).get("version") or ""
-    gpus = [f"10de:{device['device']}" for device in info.get("pci") or [] if not device.get("virtual_function")]
+    driver = driver and reported.word(name, driver, "driver version")
+    devices = [device["device"] for device in info.get("pci") or [] if not device.get("virtual_function")]
+    gpus = [f"10de:{reported.word(name, device, 'GPU')}" for device in devices]
     kernel = (info.get("kernels") or {}).get("next") or ""  # none where none could be booted, as in a container
+    kernel = kernel and reported.kernel(name, kernel)
     flavour = (info.get("modules") or {}).get("flavour") or ""
+    flavour = flavour and reported.word(name, flavour, "flavour of the driver's modules")
     signed_only = info.get("secure_boot") == "enabled"
     return _node(catalog, name, system, gpus, driver=driver, kernel=kernel, secure_boot=signed_only, flavour=flavour)
 
@@ -134,8 +139,9 @@ def _node(catalog: Catalog, name: str, system: str, gpus: Sequence[str], **more:
         raise ValueError(f"{name}: {error}") from error
 
 
-def _system(facts: Mapping[str, Any]) -> str:
+def _system(name: str, facts: Mapping[str, Any]) -> str:
     distribution, full = str(facts.get("distribution") or ""), str(facts.get("distribution_version") or "")
     if not distribution:
         return ""
-    return f"{distribution}-{full if distribution == 'Ubuntu' else facts.get('distribution_major_version') or full}".lower()
+    system = f"{distribution}-{full if distribution == 'Ubuntu' else facts.get('distribution_major_version') or full}".lower()
+    return reported.word(name, system, "distribution")

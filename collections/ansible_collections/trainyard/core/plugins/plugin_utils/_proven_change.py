@@ -4,14 +4,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import re
 import shlex
+import socket
 import subprocess
 import tempfile
 import time
+import uuid
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
@@ -49,11 +53,18 @@ class ProvenChange(ActionBase):  # type: ignore[misc]
         self._vars = task_vars or {}
         transport = str(self._connection.transport).removeprefix("mitogen_")
         door = "ssh" if transport in {"ssh", "paramiko", "paramiko_ssh"} else "local" if transport == "local" else "other"
-        self._node_args = {**self._task.args, "door": door, "login_user": self._user() if door == "ssh" else ""}
-
+        self._node_args = {
+            **self._task.args,
+            "door": door,
+            "login_user": self._user() if door == "ssh" else "",
+            "run": f"{_processes()} {os.getppid()} {uuid.uuid4().hex}",
+            "run_by": _me(),
+        }
         lost = None
         try:
-            plan = self._phase("plan")
+            plan = self._phase("plan", patience=0)
+            if plan.get("holder"):  # another run is at work there, or did not come to its end
+                plan = self._phase("plan", abandoned=plan["holder"] if _has_ended(plan["holder"]) else "")
         except AnsibleError as error:
             plan, lost = {"failed": True}, error
         if plan.get("failed") and "refusals" not in plan and self._by_sudo():
@@ -67,6 +78,7 @@ class ProvenChange(ActionBase):  # type: ignore[misc]
         if door == "ssh":
             trouble = self._prove(plan)
             if trouble:
+                self._release()
                 return {**result, **plan, "changed": False, "failed": True, "msg": f"Nothing was changed. {trouble}", "refusals": [trouble]}
         if self._task.check_mode:
             return {**result, **plan}
@@ -97,12 +109,18 @@ class ProvenChange(ActionBase):  # type: ignore[misc]
         """Return what the admin has to change for the next run; empty where nothing."""
         return ""
 
-    def _phase(self, phase: str) -> dict[str, Any]:
+    def _phase(self, phase: str, **more: Any) -> dict[str, Any]:
         found: dict[str, Any] = self._execute_module(
-            module_name=self.MODULE, module_args={**self._node_args, "phase": phase}, task_vars=self._vars
+            module_name=self.MODULE, module_args={**self._node_args, "phase": phase, **more}, task_vars=self._vars
         )
         found.pop("invocation", None)
         return found
+
+    def _release(self) -> None:
+        """Give the node's lock back, which ends by itself where that does not work."""
+        if not self._task.check_mode:
+            with contextlib.suppress(AnsibleError):
+                self._phase("release")
 
     def _roll_back(self, trouble: str) -> dict[str, Any]:
         try:
@@ -189,7 +207,7 @@ class ProvenChange(ActionBase):  # type: ignore[misc]
         if ports:
             known = self._client("-G")
             if int(known.get("port", "22")) not in ports:
-                port = ports[0]
+                port = int(ports[0])  # the node reports it
                 name = known.get("hostname", self._host()).lower()
                 # The host's key is known under its former port.
                 alias = [
@@ -256,6 +274,37 @@ class ProvenChange(ActionBase):  # type: ignore[misc]
             if reading is not None:
                 os.close(reading)
         return done.returncode, done.stderr
+
+
+def _me() -> str:
+    """Return who runs this, for another run that has to wait."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return f"{user} at {socket.gethostname()} (process {os.getppid()} there)"
+
+
+def _processes() -> str:
+    """Return what names this machine's processes: its boot and the name space of process numbers; empty where that cannot be known."""
+    try:
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}-{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return ""
+
+
+def _has_ended(run: str) -> bool:
+    """Return whether a run was one of this machine's and its process is no more: it was killed, and will not come back."""
+    machine, _space, rest = run.partition(" ")
+    if not machine or machine != _processes():
+        return False
+    try:
+        os.kill(int(rest.split()[0]), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, ValueError, IndexError):
+        return False
+    return False
 
 
 def _words(errors: str) -> str:

@@ -127,14 +127,10 @@ class Rollback:
         self._run("/bin/sh", self.script_path)
         return True
 
-    def confirm(self) -> bool:
-        """Keep the change and forget the way back; False where the timer has already restored."""
-        self.hold()
-        if not self.armed:
-            return False
+    def forget(self) -> None:
+        """Keep the change: disarm the timer, and remove its files and the copies."""
         for step in (self._disable, self._clear):
             self._run("/bin/sh", "-c", step)
-        return True
 
     @staticmethod
     def _run(*words: str) -> str:

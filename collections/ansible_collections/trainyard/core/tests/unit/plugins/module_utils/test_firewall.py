@@ -201,7 +201,7 @@ def test_numbers_and_nodes_that_cannot_be_used_are_refused() -> None:
     assert fw.problems(request(rollback_seconds=5)) == ["node_firewall_rollback_seconds is 5: it must be from 10 to 110."]
     nodes = {"a b": {"addresses": [], "seen": False}, "c": {"addresses": ["192.0.2.0/24"], "seen": True}}
     assert fw.problems(request(nodes=nodes)) == [
-        "node_firewall_cluster: 'a b' cannot be a host's name (letters, digits, - and dots).",
+        "node_firewall_cluster: 'a b' cannot be a node's name (letters, digits and - _ . :).",
         "node_firewall_address of c: '192.0.2.0/24' is not the IP address of a host.",
     ]
 
@@ -226,7 +226,7 @@ def test_a_file_that_somebody_wrote_into_admits_no_network() -> None:
 
 
 def test_a_node_has_the_addresses_of_all_its_networks_but_those_of_its_containers() -> None:
-    facts = {
+    facts: dict[str, Any] = {
         "hostname": "n",
         "default_ipv4": {"address": "192.0.2.5"},
         "interfaces": ["lo", "eth0", "ib0", "br-1a2b", "docker0", "wg0"],
@@ -242,12 +242,16 @@ def test_a_node_has_the_addresses_of_all_its_networks_but_those_of_its_container
         "docker0": {"type": "bridge", "ipv4": {"address": "172.17.0.1"}},
         "wg0": {"ipv4": {"address": "0.0.0.0/0"}},
     }
-    hostvars = {"n": {"ansible_facts": facts}, "m": {"ansible_host": "198.51.100.7"}, "l": {"ansible_host": "127.0.0.1"}}
+    hostvars: dict[str, Any] = {"n": {"ansible_facts": facts}, "m": {"ansible_host": "198.51.100.7"}, "l": {"ansible_host": "127.0.0.1"}}
     assert fw.cluster_addresses(["n", "m", "l"], hostvars, "a") == {
         "n": {"addresses": ["192.0.2.5", "192.0.2.6", "2001:db8::5", "10.0.0.5"], "seen": True},
         "m": {"addresses": ["198.51.100.7"], "seen": False},
         "l": {"addresses": [], "seen": False},
     }
+    for nonsense in (5, "eth0", {"a": 1}, ["eth0", 7, None]):  # whoever is root there decides what a node reports
+        hostvars["n"]["ansible_facts"] = {**facts, "interfaces": nonsense, "eth0": ["x"]}
+        assert fw.cluster_addresses(["n"], hostvars, "a")["n"]["addresses"] == ["192.0.2.5"]
+    hostvars["n"]["ansible_facts"] = facts
     facts["interfaces"] = [f"e{number}" for number in range(300)]
     facts.update({f"e{number}": {"type": "ether", "ipv4": {"address": f"10.1.{number}.1"}} for number in range(250)})
     assert len(fw.cluster_addresses(["n"], hostvars, "a")["n"]["addresses"]) <= fw.ADDRESSES + 1

@@ -10,12 +10,13 @@ from ansible_collections.trainyard.core.plugins.module_utils import _hosts as ho
 OTHERS = "127.0.0.1 localhost\n127.0.1.1 head.example head\n# a colleague's\n192.0.2.99 printer\n"
 
 
-def seen(address: str, *names: str) -> dict[str, Any]:
-    return {"address": address, "names": list(names), "seen": True}
+def seen(name: str, address: str, own: str = "", **more: str) -> dict[str, Any]:
+    """Return a node with an address by the inventory, which calls itself as it has to, or otherwise."""
+    return hosts.node(name, address, "", {"hostname": own or name.partition(".")[0]}, **more)
 
 
-def unseen(address: str = "") -> dict[str, Any]:
-    return {"address": address, "names": [], "seen": False}
+def unseen(name: str, address: str = "") -> dict[str, Any]:
+    return hosts.node(name, address, "", {})
 
 
 def block(*lines: str) -> str:
@@ -23,20 +24,22 @@ def block(*lines: str) -> str:
 
 
 def test_the_block_stands_first_and_other_lines_stay() -> None:
-    text, unknown = hosts.renewed(OTHERS, {"head": seen("192.0.2.1", "head.example", "head"), "node1": unseen("192.0.2.2")})
-    assert text == block("192.0.2.1 head head.example", "192.0.2.2 node1") + OTHERS
+    nodes = {"head": seen("head", "192.0.2.1", domain="lab.example"), "n1.lab.example": unseen("n1.lab.example", "192.0.2.2")}
+    text, unknown = hosts.renewed(OTHERS, nodes)
+    assert text == block("192.0.2.1 head head.lab.example", "192.0.2.2 n1.lab.example n1") + OTHERS
     assert unknown == []
 
 
 def test_a_node_that_this_run_did_not_see_keeps_its_line() -> None:
-    before = block("192.0.2.1 head", "192.0.2.2 node1 node1.example", "192.0.2.3 gone") + OTHERS
-    text, unknown = hosts.renewed(before, {"head": seen("192.0.2.7"), "node1": unseen("198.51.100.2"), "node2": unseen()})
-    assert text == block("192.0.2.7 head", "192.0.2.2 node1 node1.example") + OTHERS
+    before = block("192.0.2.1 head", "192.0.2.2 node1 mirror.example", "192.0.2.3 gone") + OTHERS
+    nodes = {"head": seen("head", "192.0.2.7"), "node1": unseen("node1", "198.51.100.2"), "node2": unseen("node2")}
+    text, unknown = hosts.renewed(before, nodes)
+    assert text == block("192.0.2.7 head", "192.0.2.2 node1") + OTHERS, "the address; a name that an older release let in goes"
     assert unknown == ["node2"]
 
 
 def test_it_is_steady_and_it_goes() -> None:
-    nodes = {"head": seen("192.0.2.1")}
+    nodes = {"head": seen("head", "192.0.2.1")}
     once, _unknown = hosts.renewed(OTHERS, nodes)
     assert hosts.renewed(once, nodes)[0] == once
     assert hosts.renewed(once, {})[0] == OTHERS
@@ -52,24 +55,38 @@ def test_a_block_whose_end_is_lost_takes_no_other_line_along() -> None:
 )
 def test_by_which_address(wished: str, ansible_host: str, address: str) -> None:
     facts = {"hostname": "head", "fqdn": "localhost.localdomain", "default_ipv4": {"address": "198.51.100.1"}}
-    assert hosts.node(wished, ansible_host, facts) == {"address": address, "names": ["head"], "seen": True}
+    found = hosts.node("head", wished, ansible_host, facts)
+    assert (found["address"], found["names"], found["seen"], found["refused"]) == (address, ["head"], True, "")
 
 
 @pytest.mark.parametrize(
     "nodes, wish, said",
     [
-        ({"head": seen("")}, {}, "names_and_time_address is empty: this node has no route"),
-        ({"head": seen("127.0.0.1")}, {}, "names_and_time_address is '127.0.0.1': say the IP address"),
-        ({"head": seen("head.example")}, {}, "names_and_time_address is 'head.example': say the IP address"),
+        ({"head": seen("head", "")}, {}, "names_and_time_address is empty: this node has no route"),
+        ({"head": seen("head", "127.0.0.1")}, {}, "names_and_time_address is '127.0.0.1': say the IP address"),
+        ({"head": seen("head", "head.example")}, {}, "names_and_time_address is 'head.example': say the IP address"),
         (
-            {"head": seen("192.0.2.1"), "n1": unseen("192.0.2.1")},
+            {"head": seen("head", "192.0.2.1"), "n1": unseen("n1", "192.0.2.1")},
             {},
             "names_and_time_address: head and n1 both have the address 192.0.2.1.",
         ),
-        ({"head": seen("192.0.2.1"), "a b": unseen()}, {}, "names_and_time_hosts: 'a b' cannot be a host's name"),
-        ({"node1": seen("192.0.2.1")}, {}, "names_and_time_hosts does not name head"),
-        ({"head": seen("192.0.2.1")}, {"servers": ["a b"]}, "names_and_time_servers: 'a b' is no host's name and no address."),
-        ({"head": seen("192.0.2.1")}, {"serves_to": ["10.0.0.1/8"]}, "names_and_time_serves_to: '10.0.0.1/8' is no network."),
+        ({"head": seen("head", "192.0.2.1"), "a b": unseen("a b")}, {}, "names_and_time_hosts: 'a b' cannot be a host's name"),
+        ({"node1": seen("node1", "192.0.2.1")}, {}, "names_and_time_hosts does not name head"),
+        ({"head": seen("head", "192.0.2.1")}, {"servers": ["a b"]}, "names_and_time_servers: 'a b' is no host's name and no address."),
+        ({"head": seen("head", "192.0.2.1")}, {"serves_to": ["10.0.0.1/8"]}, "names_and_time_serves_to: '10.0.0.1/8' is no network."),
+        ({"head": seen("head", "192.0.2.1")}, {"domain": "lab example"}, "names_and_time_domain: 'lab example' is not a domain."),
+        (
+            {"head": seen("head", "192.0.2.1"), "node2": seen("node2", "192.0.2.3", "deb.mirror")},
+            {},
+            "node2 calls itself 'deb.mirror'; by the inventory its host name is node2. Set it on the node: sudo hostnamectl",
+        ),
+        (
+            {"head": seen("head", "192.0.2.1"), "r16": unseen("r16", "192.0.2.2"), "r19": seen("r19", "192.0.2.3", "r16")},
+            {},
+            "r19 calls itself r16, as r16 is called; by the inventory its host name is r19.",
+        ),
+        ({"head": seen("head", "192.0.2.1"), "n.a": unseen("n.a"), "n.b": unseen("n.b")}, {}, "n.a and n.b would both be called n."),
+        ({"head": seen("head", "192.0.2.1"), "192.0.2.9": unseen("192.0.2.9")}, {}, "names_and_time_hostname: 192.0.2.9 needs a host name"),
     ],
 )
 def test_what_cannot_be_is_named(nodes: dict[str, Any], wish: dict[str, Any], said: str) -> None:
@@ -79,4 +96,24 @@ def test_what_cannot_be_is_named(nodes: dict[str, Any], wish: dict[str, Any], sa
 
 def test_a_sound_wish_has_no_problems() -> None:
     wish = {"servers": ["ntp.example", "192.0.2.9"], "serves_to": ["192.0.2.0/24"]}
-    assert hosts.problems(wish, {"head": seen("192.0.2.1"), "node1": unseen()}, "head") == []
+    assert hosts.problems(wish, {"head": seen("head", "192.0.2.1"), "node1": unseen("node1")}, "head") == []
+    by_address = hosts.node("192.0.2.9", "", "", {"hostname": "gpu9"}, "gpu9")
+    assert hosts.problems(wish, {"head": seen("head", "192.0.2.1"), "192.0.2.9": by_address}, "head") == []
+    assert (by_address["address"], by_address["names"]) == ("192.0.2.9", ["gpu9"])
+
+
+def test_two_nodes_that_have_one_name_are_both_refused() -> None:
+    nodes = {"r17": seen("r17", "192.0.2.1", "ubuntu"), "r18": seen("r18", "192.0.2.2", "ubuntu")}
+    one, other = hosts.problems({"servers": [], "serves_to": []}, nodes, "r18")
+    assert one.startswith("r17 calls itself ubuntu, as r18 does; by the inventory its host name is r17.")
+    assert "sudo hostnamectl set-hostname r18" in other
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "fe80::1%x\n192.0.2.1 mirror.example", "192.0.2.1 mirror.example", "x", "0.0.0.0"])
+def test_an_address_that_is_none_is_refused_and_goes_nowhere(address: str) -> None:
+    node = hosts.node("node2", "", "", {"hostname": "node2", "default_ipv4": {"address": address}})
+    nodes = {"head": seen("head", "192.0.2.1"), "node2": node}
+    (problem,) = hosts.problems({"servers": [], "serves_to": []}, nodes, "head")
+    assert problem.startswith("node2 reports the address '")
+    assert "\n" not in problem
+    assert hosts.renewed(OTHERS, nodes) == (block("192.0.2.1 head") + OTHERS, ["node2"])

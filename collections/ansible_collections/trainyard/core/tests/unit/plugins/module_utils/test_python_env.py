@@ -458,7 +458,7 @@ class TestApply:
     def test_a_second_run_waits_and_says_so(self, envs: FakeUv) -> None:
         with (
             FakeUv(envs.settings)._alone(),
-            pytest.raises(PythonEnvError, match=r"Another run has been working in .*envs for 0 seconds"),
+            pytest.raises(PythonEnvError, match=r"envs: Another run has been at work for 0 seconds: "),
         ):
             actions(envs, wanted())
         assert actions(envs, wanted()) == ["create it", "add six 1.17.0"]

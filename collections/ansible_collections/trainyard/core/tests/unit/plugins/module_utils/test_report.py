@@ -34,6 +34,21 @@ def recorded(**proof: Any) -> _report.Recorder:
     return recorder
 
 
+def test_web_services_are_reported_with_what_to_compare() -> None:
+    recorder = recorded()
+    service = {"name": "JupyterLab", "port": 8888, "fingerprint": "AB:CD"}
+    recorder.seen("head", {"web_service": {**service, "secret": "canary"}})
+    recorder.seen("head", {"web_service": service})
+    for other in (None, {"name": "x", "port": "8888", "fingerprint": "AB"}, {"name": "x"}):
+        recorder.seen("head", {"web_service": other})
+    (node,) = _report.build(recorder, {"head": WELL}, RUN)["nodes"]
+    assert node["services"] == [service]
+
+
+def test_a_tunnel_names_an_address_since_localhost_may_be_another() -> None:
+    assert _report.tunnel(8888, "head") == "ssh -L 8888:127.0.0.1:8888 head"
+
+
 def test_a_run_in_which_all_is_well() -> None:
     recorder = recorded()
     recorder.took("head", 1.25)
@@ -63,6 +78,7 @@ def test_a_run_in_which_all_is_well() -> None:
                 "seconds": 3.2,
                 "system": {"distribution": "Debian", "kernel": "6.1"},
                 "environments": [PROOF],
+                "services": [],
                 "failures": [],
             }
         ],
@@ -158,11 +174,16 @@ def test_a_long_message_is_cut() -> None:
 @pytest.mark.parametrize(
     ("message", "advice"),
     [
-        ("Failed to connect to the host via ssh: WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!", "ssh-keygen -R node1"),
+        ("Failed to connect to the host via ssh: WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!", "Do not go on before you know why"),
         (
             "Failed to connect to the host via ssh: No ED25519 host key is known for node1 and you have requested strict checking.\r\n"
             "Host key verification failed.",
-            "ssh-keygen -R node1",
+            "is not in your known_hosts file. Nothing was sent to it",
+        ),
+        ("Failed to connect to the host via ssh: Host key verification failed.", "is not in your known_hosts file, or differs from"),
+        (
+            "Host key checking is enabled, and SSH reported an unrecognized or mismatching host key.",
+            "ADDRESS is `ansible_host` of node1 in the inventory",
         ),
         ("Failed to connect to the host via ssh: admin@10.0.0.7: Permission denied (publickey).", "authorized_keys"),
         ("EOF on stream; last 100 lines received:\nadmin@10.0.0.7: Permission denied (publickey,password).", "authorized_keys"),
@@ -188,6 +209,15 @@ def test_a_long_message_is_cut() -> None:
 )
 def test_known_symptoms_have_a_cure(message: str, advice: str) -> None:
     assert advice in _report.what_to_do(message, "node1")
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!", "Host key verification failed.", "an unrecognized or mismatching host key."],
+)
+def test_a_changed_host_key_is_compared_before_the_old_one_is_removed(message: str) -> None:
+    advice = _report.what_to_do(message, "node1")
+    assert advice.index("ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub") < advice.index("ssh-keygen -R ADDRESS")
 
 
 def test_a_report_is_read_back(tmp_path: Path) -> None:

@@ -58,7 +58,8 @@ def test_the_page_needs_nothing_beside_it(page: str) -> None:
     structure = Structure(page)
     assert not {tag for tag, _attributes in structure.seen} & {"script", "link", "img", "iframe", "object", "embed", "form", "base"}
     assert not [attributes for _tag, attributes in structure.seen if {"src", "href", "style", "action"} & set(attributes)]
-    assert not re.search(r"url\(|@import|https?:", page)
+    shown = re.sub(r"<code>https://127\.0\.0\.1:[0-9]+</code>", "", page)  # for people to type
+    assert not re.search(r"url\(|@import|https?:", shown)
 
 
 def test_a_script_in_a_message_stays_text() -> None:
@@ -125,3 +126,10 @@ def test_text_has_enough_contrast(scheme: str, ink: str, ground: str) -> None:
 
     light, dark = sorted((luminance(colours[ink]), luminance(colours[ground])), reverse=True)
     assert (light + 0.05) / (dark + 0.05) >= 4.5
+
+
+def test_ways_in_are_shown_with_the_fingerprint() -> None:
+    text = rendered("passed")
+    assert "<code>ssh -L 8888:127.0.0.1:8888 head</code>" in text
+    assert "<code>AB:" in text
+    assert "How to reach the services" not in rendered("failed"), "a report of an older version names none"

@@ -8,6 +8,7 @@ import pytest
 from ansible_collections.trainyard.core.plugins.filter import node_addresses as addresses_filter
 from ansible_collections.trainyard.core.plugins.filter import slurm_nodes as nodes_filter
 from ansible_collections.trainyard.core.plugins.module_utils import _slurm_conf as slurm_conf
+from ansible_collections.trainyard.core.plugins.module_utils._host.reported import ReportedError
 
 # What `slurmd -C` of Debian 12's Slurm printed on a machine with two cores.
 HARDWARE = """\
@@ -129,6 +130,15 @@ def test_cgroups_where_every_node_has_them() -> None:
     assert slurm_conf.why_unconfined(held) == "node2 is a container"
 
 
+def test_a_node_that_held_jobs_in_cgroups_does_not_take_the_others_limits_away() -> None:
+    record, lying = {"node1": node("node1"), "node2": node("node2")}, {"node2": node("node2", unconfined="is a container")}
+    with pytest.raises(ReportedError, match="node2 reports that jobs cannot be held in cgroups there"):
+        slurm_conf.merged(["node1", "node2"], lying, record)
+    joined = slurm_conf.merged(["node1", "node2"], lying, {"node1": node("node1")})
+    assert slurm_conf.why_unconfined(joined) == "node2 is a container", "a new one may, as the README says"
+    assert slurm_conf.merged(["node2"], {"node2": node("node2")}, lying)["node2"]["unconfined"] == ""
+
+
 @pytest.mark.parametrize(
     "change, action",
     [
@@ -193,6 +203,10 @@ def test_a_sound_wish_has_no_problems() -> None:
         ({"config": {"nodename": "x"}}, "slurm_config: nodename follows from slurm_computes"),
         ({"config": {"Slurmd Timeout": 1}}, "slurm_config: 'Slurmd Timeout' is no key of slurm.conf."),
         ({"config": {"TaskPlugin": ["a", "b"]}}, "slurm_config: TaskPlugin needs one value on one line"),
+        ({"config": {"KillWait": "30 Prolog=/tmp/p"}}, "slurm_config: KillWait needs one value on one line"),
+        ({"config": {"KillWait": "30 # more"}}, "slurm_config: KillWait needs one value on one line"),
+        ({"config": {"KillWait": "30\x85Prolog=/tmp/p"}}, "slurm_config: KillWait needs one value on one line"),
+        ({"partitions": [{"name": "a", "options": {"AllowGroups": "lab Nodes=ALL"}}]}, "the option 'AllowGroups=lab Nodes=ALL' is not one"),
         ({"partitions": [{"name": "a b"}]}, "slurm_partitions: the name 'a b' of queue 1 cannot be"),
         ({"partitions": [{"name": "ALL"}]}, "slurm_partitions: the name 'ALL' of queue 1 cannot be"),
         ({"partitions": [{"name": "a"}, {"name": "a"}]}, "the queue 'a' stands there twice."),
@@ -225,7 +239,8 @@ def test_what_a_run_found_out() -> None:
     smi = {"gpu_info": {"nvidia_smi": {"gpus": [{"name": "Tesla T4"}]}}}
     hostvars: dict[str, Any] = {
         "gpu1": {**seen, "slurm_gpu_result": smi},
-        "gpu2": {**seen, "slurm_gpus": ["v100", "v100"], "slurm_address": "10.0.0.2"},
+        "gpu2": {**seen, "slurm_node_result": {**seen["slurm_node_result"], "host": "gpu2"}, "slurm_gpus": ["v100", "v100"]}
+        | {"slurm_address": "10.0.0.2"},
         "absent": {},
     }
     found = nodes_filter.slurm_nodes(["gpu1", "gpu2", "absent", "unknown"], hostvars)

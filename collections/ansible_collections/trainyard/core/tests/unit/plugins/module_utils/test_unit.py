@@ -32,6 +32,15 @@ def test_a_unit_that_systemd_does_not_know() -> None:
     assert (unit.loaded, unit.active, unit.enabled, unit.started, unit.files) == (False, False, False, 0.0, ())
 
 
+def test_a_socket_has_no_process_and_knows_its_service() -> None:
+    unit = systemd.parse_show(
+        "LoadState=loaded\nActiveState=active\nSubState=listening\nUnitFileState=enabled\nTriggers=demo.service\n"
+        "ActiveEnterTimestampMonotonic=81500000\nFragmentPath=/etc/systemd/system/demo.socket\n"
+    )
+    assert (unit.active, unit.started, unit.triggers) == (True, 81.5, ("demo.service",))
+    assert systemd.parse_show(SHOW + "ActiveEnterTimestampMonotonic=99000000\n").started == 81.5, "of a service its process counts"
+
+
 def test_a_service_that_crashes_in_a_loop_counts_neither_as_running_nor_as_idle() -> None:
     waits = systemd.parse_show("LoadState=loaded\nActiveState=activating\nSubState=auto-restart\n")
     assert (waits.active, waits.idle) == (False, False)
