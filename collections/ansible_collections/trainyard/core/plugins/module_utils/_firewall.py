@@ -141,15 +141,16 @@ def problems(request: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def firewall(request: Mapping[str, Any], ssh: Iterable[int], before: str = "") -> tuple[Firewall, list[str]]:
+def firewall(request: Mapping[str, Any], ssh: Iterable[int], before: str = "", hosts_file: str = "") -> tuple[Firewall, list[str]]:
     """Return what a node is to admit, and the nodes of which no address is known.
 
     Args:
         request: the role's variables without their prefix, of which `problems` found none.
         ssh: sshd's ports as the node knows them.
         before: the rules as an earlier run wrote them. A node that this run has not seen keeps the addresses that it has there.
+        hosts_file: this node's ``/etc/hosts``. Where there are no rules yet, a node that this run has not seen has the address from there.
     """
-    known = remembered(before)
+    known = remembered(before) or named(hosts_file)
     nodes: dict[str, Sequence[str]] = {}
     for name, node in request["nodes"].items():
         addresses = [str(address) for address in node["addresses"]]
@@ -175,6 +176,12 @@ def remembered(text: str) -> dict[str, list[str]]:
         if node:
             found[node[1]] = [address for address in node[2].split() if _is_host(address)]
     return found
+
+
+def named(hosts_file: str) -> dict[str, list[str]]:
+    """Return the nodes and their addresses that the role names_and_time wrote into ``/etc/hosts``."""
+    lines = [line.split() for line in hosts.split(hosts_file)[0]]
+    return {words[1]: [words[0]] for words in lines if len(words) > 1 and _is_host(words[0])}
 
 
 def cluster_addresses(nodes: Sequence[str], hostvars: Mapping[str, Any], variable: str) -> dict[str, dict[str, Any]]:

@@ -268,7 +268,7 @@ class Plan:
         found = fw.problems(request)
         if found:
             raise RefusalError(" ".join(found))
-        wanted, self.unknown = fw.firewall(request, ssh_ports(), self.current[fw.RULES] or "")
+        wanted, self.unknown = fw.firewall(request, ssh_ports(), self.current[fw.RULES] or "", read("/etc/hosts") or "")
         self.ssh = list(wanted.ssh)
         if not self.ssh and self.options["door"] == "ssh":
             raise RefusalError("The port of sshd was not found on this node. Name it in node_firewall_ssh_ports.")

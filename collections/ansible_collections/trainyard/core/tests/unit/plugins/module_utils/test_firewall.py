@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.trainyard.core.plugins.module_utils import _firewall as fw
+from ansible_collections.trainyard.core.plugins.module_utils import _hosts as hosts
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -219,6 +220,14 @@ def test_a_node_that_this_run_has_not_seen_keeps_its_addresses_and_one_that_is_g
     found, unknown = fw.firewall(wanted, [22], before)
     assert found.nodes == {"head": ["192.0.2.7"], "node1": ["192.0.2.2", "10.0.0.2"]}
     assert unknown == ["node2"]
+
+
+def test_the_first_rules_of_a_run_of_one_node_admit_those_that_its_hosts_file_names() -> None:
+    block = "\n".join([hosts.BEGIN, "192.0.2.1 head head.lab", "127.0.0.1 node9", hosts.END, "203.0.113.5 node1"])
+    unseen = {"addresses": [], "seen": False}
+    found, unknown = fw.firewall(request(nodes={"head": unseen, "node1": unseen, "node9": unseen}), [22], "", block)
+    assert found.nodes == {"head": ["192.0.2.1"]}
+    assert unknown == ["node1", "node9"]
 
 
 def test_a_file_that_somebody_wrote_into_admits_no_network() -> None:
