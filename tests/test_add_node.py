@@ -15,6 +15,10 @@ from trainyard.commands import add_node
 HOSTS = """\
 all:
   children:
+    cluster:
+      children:
+        slurm_controller:
+        slurm_compute:
     slurm_controller:
       hosts:
         head:
@@ -25,6 +29,7 @@ all:
 CLOSED = HOSTS + "        gpu2: {ansible_host: 192.0.2.12, slurm_closed: true}\n"
 OPEN = HOSTS + "        gpu2: {ansible_host: 192.0.2.12}\n"
 SITE, CLUSTER = ("site.yml", "gpu2,head"), ("playbooks/cluster.yml", "head")
+FIREWALL, WITHOUT = ("playbooks/firewall.yml", "head,gpu1,gpu2"), ("playbooks/firewall.yml", "head,gpu1")
 
 
 class Stage:
@@ -61,9 +66,15 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
 
 def test_a_proven_node_is_opened_and_then_written_so(stage: Stage) -> None:
     assert stage.add() == 0
-    assert stage.ran == [SITE, CLUSTER]
+    assert stage.ran == [SITE, FIREWALL, CLUSTER]
     assert stage.seen == OPEN == stage.hosts.read_text()
     assert stage.left() == ["hosts.yml"]
+
+
+def test_a_node_that_learns_nothing_of_it_hinders_nobody_and_is_told(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+    stage.answers = {"playbooks/firewall.yml": lambda: 1}
+    assert stage.add() == 0
+    assert f"Once they are reachable: ./trainyard apply -i {stage.hosts} --playbook playbooks/firewall.yml" in capsys.readouterr().out
 
 
 def test_check_changes_nothing(stage: Stage) -> None:
@@ -76,7 +87,7 @@ def test_a_step_that_fails_takes_the_node_out_again(stage: Stage, step: str, cap
     stage.answers = {step: lambda: 1}
     stage.verdict = Verdict.FAILED if step == "proof" else Verdict.PROVEN
     assert stage.add() == 1
-    assert stage.ran[-1] == CLUSTER
+    assert stage.ran[-2:] == [CLUSTER, WITHOUT], "no node admits it any more"
     assert stage.seen == HOSTS == stage.hosts.read_text()
     assert "The inventory and the cluster are as before." in capsys.readouterr().err
     assert stage.left() == ["hosts.yml"]
@@ -105,7 +116,7 @@ def test_cut_off_the_node_is_closed_and_the_same_command_goes_on(stage: Stage, s
 def test_a_full_cluster_leaves_it_closed_and_the_same_command_goes_on(stage: Stage) -> None:
     stage.verdict = Verdict.NO_ROOM
     assert stage.add("--deadline", "1s") == 1
-    assert (stage.ran, stage.hosts.read_text()) == ([SITE], CLOSED)
+    assert (stage.ran, stage.hosts.read_text()) == ([SITE, FIREWALL], CLOSED)
     stage.verdict = Verdict.FAILED
     assert stage.add() == 1
     assert stage.hosts.read_text() == HOSTS, "as before the first of the two"

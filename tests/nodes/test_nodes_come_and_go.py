@@ -252,7 +252,9 @@ def test_a_node_joins_while_two_others_train_and_leaves_again(site: Site) -> Non
     site.until(f"squeue -h -j {job} -o %T", "RUNNING")
     assert {node: site.shell(node, STARTED) for node in started} == started
     for node in started:
-        assert site.shell(node, "find /etc /usr/local /var/lib/trainyard -newer /run/before") == "", "nobody touched it"
+        touched = site.shell(node, "find /etc /usr/local /var/lib/trainyard -type f -newer /run/before")
+        assert touched == "/etc/trainyard/firewall.nft", "nobody touched anything else"
+        assert site.lab.address("spare") in site.shell(node, "nft list set inet trainyard cluster4")
     again = site.tool("add-node", "spare", "--address", site.lab.address("spare"))
     assert (again[0], "spare is in the inventory already" in again[1]) == (1, True)
     everywhere = ansible_playbook(REPOSITORY / "playbooks" / "cluster.yml", site.hosts)
@@ -270,6 +272,8 @@ def test_a_node_joins_while_two_others_train_and_leaves_again(site: Site) -> Non
     assert site.hosts.read_text() == site.before
     assert site.shell("head", "sinfo --all -h -N -o %N | sort") == "node1\nnode2"
     assert "spare" not in site.shell("head", "cat /etc/hosts")
+    for node in ("head", "node1", "node2"):
+        assert "# node spare:" not in site.shell(node, "cat /etc/trainyard/firewall.nft"), "no node admits it any more"
     site.shell("spare", "! ls /etc/munge/munge.key /usr/sbin/slurmd /opt/trainyard/envs/pytorch 2>/dev/null; ! grep Trainyard /etc/hosts")
     site.shell("spare", "! dpkg -s tmux; ! grep -rls Trainyard /etc")
     site.until(f"squeue -h -j {job} -o %T", "RUNNING")

@@ -342,7 +342,7 @@ def test_a_node_comes_while_a_job_runs_computes_lacks_a_gpu_and_goes(cluster: Cl
     after = cluster.started()
     assert [name for name in after if after[name] != before[name]] == ["head slurmctld"]
     everywhere = cluster.run(computes=both)
-    assert (everywhere.status, everywhere.changed) == (0, {"head": 0, "node1": 1, "node2": 0}), "its hosts file names the new one"
+    assert (everywhere.status, everywhere.changed) == (0, {"head": 0, "node1": 2, "node2": 0}), "its hosts file and firewall name it"
 
     # A GPU that the inventory says it has: no daemon gives up, and the node gets no jobs.
     lacking = cluster.run(computes=both, hosts={"node2": {"slurm_gpus": ["a100"]}})
@@ -352,7 +352,7 @@ def test_a_node_comes_while_a_job_runs_computes_lacks_a_gpu_and_goes(cluster: Cl
     running(cluster, job)
 
     gone = cluster.run()
-    assert (gone.status, gone.changed) == (0, {"head": 2, "node1": 1}), "hosts files, and the configuration"
+    assert (gone.status, gone.changed) == (0, {"head": 3, "node1": 2}), "hosts files, firewalls, and the configuration"
     assert cluster.shell("head", "sinfo -h -N -p main -o '%N %t'") == "node1 mix"
     running(cluster, job)
 
@@ -370,6 +370,40 @@ def test_a_host_that_only_submits_takes_no_job(cluster: Cluster) -> None:
     cluster.shell("head", "scontrol update NodeName=ALL State=RESUME", check=False)
     assert cluster.run("-e", "trainyard_state=absent", "--limit", "node2", submits=("node2",)).status == 0
     assert cluster.run().status == 0
+
+
+SITES_FIREWALL = """
+nft -f - << END
+table inet site {
+    chain in {
+        type filter hook input priority 0; policy drop
+        ct state established,related accept
+        iif lo accept
+        tcp dport 22 accept
+    }
+}
+END
+"""
+
+
+@pytest.mark.parametrize(
+    ("closed", "said"),
+    [
+        ("node1", "head does not reach slurmd: TCP port 6818 of node1 ({node1}) does not answer from there. Open it in the firewall of"),
+        ("head", "node1 does not reach slurmctld: TCP port 6817 of head ({head}) does not answer from there. Open it in the firewall of"),
+    ],
+)
+def test_a_firewall_of_the_site_between_controller_and_node_is_named(cluster: Cluster, closed: str, said: str) -> None:
+    cluster.shell(closed, SITES_FIREWALL)
+    try:
+        done = cluster.run()
+        assert done.status != 0
+        assert said.format(**{node: cluster.lab.address(node) for node in ("head", "node1")}) in done.failures()
+    finally:
+        cluster.shell(closed, "nft delete table inet site")
+    again = cluster.run()
+    assert again.status == 0, again.failures()
+    assert cluster.ada("srun -w node1 --mem=10 hostname") == "node1"
 
 
 @pytest.mark.parametrize(

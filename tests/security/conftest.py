@@ -1,7 +1,7 @@
-"""A cluster under attack: two ordinary users, a compute node whose root is an attacker, and a machine on the same network.
+"""A cluster under attack: two ordinary users, a compute node whose root is an attacker, and two machines on the same network.
 
 `head` schedules and has the notebooks, `node1` computes, `node2` computes and is compromised: what runs there as root is the attacker's.
-`outsider` is a machine on the network that belongs to nobody. alice and bob have accounts on every node of the lab.
+`outsider` and `outsider2` are machines on the network that belong to nobody. alice and bob have accounts on every node of the lab.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from trainyard.paths import CHECKOUT, REPOSITORY
 
 CLUSTER = ("head", "node1", "node2")
 OUTSIDER = "outsider"
+OUTSIDERS = (OUTSIDER, "outsider2")
 PASSWORD = "Falcon-3-hovers-by"
 USERS = {"alice": 2001, "bob": 2002}
 
@@ -109,7 +110,7 @@ class House:
 @pytest.fixture(scope="session")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """The cluster, set up by site.yml."""
-    lab = Lab(f"security-{CHECKOUT}", [*CLUSTER, OUTSIDER], tmp_path_factory.mktemp("lab"), say=lambda _text: None)
+    lab = Lab(f"security-{CHECKOUT}", [*CLUSTER, *OUTSIDERS], tmp_path_factory.mktemp("lab"), say=lambda _text: None)
     lab.down()  # what an interrupted run left
     lab.up()
     try:
@@ -121,3 +122,13 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         yield found
     finally:
         lab.down()
+
+
+@pytest.fixture
+def open_network(house: House) -> Iterator[None]:
+    """The cluster as it is without a firewall, for what has to withstand strangers by itself; afterwards the rules are loaded again."""
+    for node in CLUSTER:
+        house.root(node, "nft add element inet trainyard open_tcp '{ 1024-65535 }'")
+    yield
+    for node in CLUSTER:
+        house.root(node, "systemctl reload trainyard-firewall")

@@ -12,7 +12,7 @@ import pytest
 
 from tests.security.conftest import OUTSIDER, House
 
-pytestmark = pytest.mark.security
+pytestmark = [pytest.mark.security, pytest.mark.usefixtures("open_network")]
 
 RUN = "/usr/local/lib/trainyard/training/run"
 ENVIRONMENT = "/opt/trainyard/envs/stand-in"

@@ -22,11 +22,15 @@ examples:
   ./trainyard add-node -i inventory/mylab gpu5 --address 192.0.2.15 --like gpu4   into those of gpu4
   ./trainyard add-node -i inventory/mylab gpu5 --address 192.0.2.15 --check    check and show what would be written; change nothing
 
-The new node and the controller are touched, no other. Where a step fails, inventory and cluster are as before; interrupted, the same
-command goes on. exit status: 0 in the queues; 1 not, and what to do stands there; 2 where wishes clash (see plan); 64 for unusable words
+The new node and the controller are set up; on the other nodes only the firewall learns its address. Where a step fails, inventory and
+cluster are as before; interrupted, the same command goes on. exit status: 0 in the queues; 1 not, and what to do stands there;
+2 where wishes clash (see plan); 64 for unusable words
 """
 CLOSED = "slurm_closed"
 CLUSTER = "playbooks/cluster.yml"
+FIREWALL = "playbooks/firewall.yml"
+MEMBERS = "cluster"
+"""The group whose nodes admit each other."""
 CONNECTION = {
     "msg": {
         "host": "{{ ansible_host | default(inventory_hostname) }}",
@@ -88,6 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             if playbooks.run(playbooks.SITE, inventory, limit=f"{name},{lab.controller}"):
                 raise TrainyardError(f"{name} could not be brought up; what failed stands above.")
+            admit(inventory, inventory)
             console.print(f"· proving {name} together with another node", highlight=False)
             lab = Cluster(inventory)
             proof = lab.proof(name, wait)
@@ -157,9 +162,31 @@ def show_plan(tried: Path, name: str) -> int:
     return plan.run(argparse.Namespace(inventory=tried, limit=name, offline=False, json=False, all_reasons=False))
 
 
+def admit(tried: Path, inventory: Path) -> None:
+    """Have the firewalls of all nodes admit the nodes of an inventory and no other; running jobs and open connections go on.
+
+    A node that is not reached learns it with its next run, which is said.
+
+    Args:
+        tried: the inventory that counts.
+        inventory: the one to name to the user.
+    """
+    nodes = HostsFile(locate(tried).read_text()).all_of(MEMBERS)
+    if nodes and playbooks.run(FIREWALL, tried, limit=",".join(nodes)):
+        console.print(
+            "Not every node's firewall knows which nodes the cluster has now; the output above names them. Once they are reachable: "
+            f"./trainyard apply -i {inventory} --playbook {FIREWALL}",
+            style="yellow",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
 def withdraw(inventory: Path, path: Path, before: str, controller: str, name: str) -> str:
     """Take a node that failed out of the inventory and of Slurm again, and say what is so now."""
     replace(path, before)
-    if playbooks.run(CLUSTER, inventory, limit=controller):
+    failed = playbooks.run(CLUSTER, inventory, limit=controller)
+    admit(inventory, inventory)
+    if failed:
         return f"The inventory is as before; Slurm is not: ./trainyard apply -i {inventory} --limit {controller} takes {name} out of it."
     return f"The inventory and the cluster are as before. What was installed on {name} stays; mend it and run the same command again."

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from trainyard import ansible_options, cluster, playbooks
 from trainyard.cluster import Cluster
-from trainyard.commands.add_node import CLUSTER
+from trainyard.commands.add_node import CLUSTER, admit
 from trainyard.drafts import draft, replace, show_change
 from trainyard.errors import TrainyardError
 from trainyard.hosts_file import COMPUTE, HostsFile, locate
@@ -76,6 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise TrainyardError(f"The undo failed on {name}, which stays drained and in the inventory. Mend it, or leave --undo away.")
         if playbooks.run(CLUSTER, tried, limit=lab.controller):
             raise TrainyardError(f"Slurm could not be told; {name} stays drained and in the inventory. Run the same command again.")
+        admit(tried, inventory)
         replace(path, after)
     console.print(f"{name} is out of the cluster and of {path}.", highlight=False, soft_wrap=True)
     console.print("The other nodes' hosts files forget its name with their next run: ./trainyard apply", highlight=False)

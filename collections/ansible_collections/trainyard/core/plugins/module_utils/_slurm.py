@@ -33,6 +33,19 @@ class Node:
         return bool(self.flags & {"DRAIN", "DRAINING", "DRAINED"})
 
 
+def unheard(text: str) -> str:
+    """Return why the controller does not hear a node, such as ``State=IDLE+NOT_RESPONDING``; empty where it does.
+
+    Args:
+        text: what ``scontrol --oneliner show node NAME`` printed.
+    """
+    state = re.search(r" State=(\S+)", text)
+    if not state:
+        return "Slurm has no such node"
+    silent = state[1].endswith("*") or re.search(r"\*\+|(^|\+)(UNKNOWN|NOT_RESPONDING)\b", state[1])
+    return f"State={state[1]}" if silent else ""
+
+
 def parse_nodes(text: str) -> list[Node]:
     """Read ``scontrol --oneliner show nodes``."""
     found = []

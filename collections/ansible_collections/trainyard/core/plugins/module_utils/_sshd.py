@@ -18,6 +18,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ansible_collections.trainyard.core.plugins.module_utils._host.rollback import Rollback
+from ansible_collections.trainyard.core.plugins.module_utils._host.steps import RefusalError
+
 Files = dict[str, str]
 Effective = dict[str, list[str]]
 
@@ -35,10 +38,7 @@ RSA_BITS = 4096
 MODULI_BITS = 3072
 
 STATE = "/var/lib/trainyard/ssh_hardening"
-ROLLBACK = STATE + "/rollback"
 REPAIRED = STATE + "/before-repair"
-UNIT = "trainyard-ssh-rollback"
-UNITS = "/etc/systemd/system"
 
 _FIRST = "# Trainyard put the next line first, so that its drop-in wins."
 _MOVED = "# Trainyard moved this to the top: "
@@ -142,10 +142,6 @@ _MATCHABLE = {
     "pubkeyacceptedalgorithms", "pubkeyauthentication", "rekeylimit", "trustedusercakeys", "x11forwarding",
 }  # fmt: skip
 WHO = ("allowusers", "allowgroups", "denyusers", "denygroups")
-
-
-class RefusalError(Exception):
-    """The wish can't be met; says which variable to change."""
 
 
 @dataclass(frozen=True)
@@ -601,55 +597,23 @@ def daemon_options(title: str) -> list[str]:
 # --- the way back --------------------------------------------------------------------------------------------------
 
 
-def rollback_script(saved: Mapping[str, str], gone: Sequence[str], service: str, sshd: str, verb: str = "reload") -> str:
-    """Return the script that brings the old configuration back, and then removes itself.
+ROLLBACK = Rollback("trainyard-ssh-rollback", STATE + "/rollback", "sshd's former configuration")
+
+
+def renewal(service: str, sshd: str, verb: str = "reload") -> str:
+    """Return the shell commands that have sshd use the files that were restored.
 
     Args:
-        saved: path to the copy that is to be put there.
-        gone: paths that were not there before.
         service: systemd's unit of sshd.
         sshd: its program.
         verb: what makes systemd give the daemon its configuration anew.
     """
-    quote = shlex.quote
-    steps = [
-        f"cp -p {quote(copy)} {quote(path + '.old')} && mv -f {quote(path + '.old')} {quote(path)}" for path, copy in sorted(saved.items())
-    ]
-    steps += [f"rm -f {quote(path)}" for path in sorted(gone)]
-    body = "\n    ".join(steps or [":"])
-    return f"""#!/bin/sh
-# Written by Trainyard: brings sshd's former configuration back unless a login under the new one is proven in time.
-restore() {{
-    {body}
-    {forget_commands("disable")}
-    mkdir -p /run/sshd
-    if {sshd} -t; then
-        systemctl {verb} {service} || true
-        sleep 1
-        if ! systemctl is-active --quiet {service}; then
-            systemctl reset-failed {service} || true
-            systemctl start {service}
-        fi
+    return f"""mkdir -p /run/sshd
+if {sshd} -t; then
+    systemctl {verb} {service} || true
+    sleep 1
+    if ! systemctl is-active --quiet {service}; then
+        systemctl reset-failed {service} || true
+        systemctl start {service}
     fi
-    {forget_commands("clear")}
-}}
-restore
-exit
-"""
-
-
-def forget_commands(step: str) -> str:
-    """Return the shell commands that disarm the timer, or that clear its files away."""
-    if step == "disable":
-        return f"systemctl stop {UNIT}.timer; rm -f {UNITS}/timers.target.wants/{UNIT}.timer"
-    return f"rm -rf {ROLLBACK}; rm -f {UNITS}/{UNIT}.timer {UNITS}/{UNIT}.service; systemctl daemon-reload"
-
-
-def rollback_units(seconds: int) -> Files:
-    """Return the service and the timer that run the script after this many seconds, and as long after a reboot."""
-    return {
-        f"{UNITS}/{UNIT}.service": "[Unit]\nDescription=Bring sshd's former configuration back\n"
-        f"[Service]\nType=oneshot\nExecStart=/bin/sh {ROLLBACK}/restore.sh\n",
-        f"{UNITS}/{UNIT}.timer": "[Unit]\nDescription=Until a login under sshd's new configuration is proven\n"
-        f"[Timer]\nOnActiveSec={seconds}s\nAccuracySec=1s\n[Install]\nWantedBy=timers.target\n",
-    }
+fi"""

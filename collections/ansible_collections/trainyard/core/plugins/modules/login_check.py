@@ -84,8 +84,9 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.trainyard.core.plugins.module_utils import _sshd
+from ansible_collections.trainyard.core.plugins.module_utils._host.steps import RefusalError
 from ansible_collections.trainyard.core.plugins.module_utils._ssh import access, node
-from ansible_collections.trainyard.core.plugins.module_utils._sshd import Effective, Files, RefusalError
+from ansible_collections.trainyard.core.plugins.module_utils._sshd import Effective, Files
 
 SHELLS = "/etc/shells"
 ON_PURPOSE = "If users are not meant to log in to this node, set base_check_logins: false for it."

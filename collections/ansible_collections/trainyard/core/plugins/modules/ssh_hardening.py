@@ -132,6 +132,7 @@ passwords:
 
 import contextlib
 import errno
+import functools
 import os
 import pwd
 import shutil
@@ -142,7 +143,8 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.trainyard.core.plugins.module_utils import _sshd
-from ansible_collections.trainyard.core.plugins.module_utils._host import locks
+from ansible_collections.trainyard.core.plugins.module_utils._host import steps
+from ansible_collections.trainyard.core.plugins.module_utils._host.steps import RefusalError
 from ansible_collections.trainyard.core.plugins.module_utils._ssh.node import (
     SSHD,
     account,
@@ -155,9 +157,8 @@ from ansible_collections.trainyard.core.plugins.module_utils._ssh.node import (
     separation_folder,
     write,
 )
-from ansible_collections.trainyard.core.plugins.module_utils._sshd import Effective, RefusalError
+from ansible_collections.trainyard.core.plugins.module_utils._sshd import Effective
 
-SPARE_SECONDS = 15  # between two steps of a run, beyond the time after which the node's timer has brought the old configuration back
 NO_ADDRESS = {errno.ECONNREFUSED, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENETUNREACH}
 
 
@@ -414,7 +415,7 @@ class Plan:
         words = {True: "remove", False: "write"}
         self.changes += [f"{words[text is None]} {path}" for path, text in self.writes.items()]
         self.changes += [f"make the host key {path}" for path in self.keys]
-        self.pending = os.path.exists(_sshd.ROLLBACK)
+        self.pending = os.path.exists(_sshd.ROLLBACK.folder)
         if self.pending:
             self.changes.append("prove a configuration that an interrupted run left unproven")
         self.stale = self._is_stale()
@@ -466,7 +467,7 @@ class Plan:
             self._save(new)
             self._land()
         except Exception as error:
-            restore()
+            _sshd.ROLLBACK.restore()
             raise RefusalError(f"{error}. The old configuration is back.") from error
 
     def _make_keys(self) -> None:
@@ -481,8 +482,7 @@ class Plan:
 
     def _save(self, gone: list[str]) -> None:
         """Keep what is there now, and arm the timer."""
-        shutil.rmtree(_sshd.ROLLBACK, ignore_errors=True)
-        os.makedirs(_sshd.ROLLBACK, mode=0o700)
+        _sshd.ROLLBACK.begin()
         # A configuration that sshd refuses is no way back; the repaired one is.
         old = self.base if judge(self.current)[1] else self.current
         saved: dict[str, str] = {}
@@ -491,20 +491,11 @@ class Plan:
             if before is None:
                 gone.append(path)
                 continue
-            saved[path] = f"{_sshd.ROLLBACK}/{number}"
+            saved[path] = _sshd.ROLLBACK.copy_path(number)
             shutil.copy2(path, saved[path])
             write(saved[path], before, 0o600)
-        write(f"{_sshd.ROLLBACK}/restore.sh", _sshd.rollback_script(saved, gone, self.daemon.service, SSHD, self.daemon.verb), 0o700)
-        for path, text in _sshd.rollback_units(self.options["rollback_seconds"]).items():
-            write(path, text, 0o644)
-        wants = f"{_sshd.UNITS}/timers.target.wants"
-        os.makedirs(wants, exist_ok=True)
-        with contextlib.suppress(FileExistsError):
-            os.symlink(f"../{_sshd.UNIT}.timer", f"{wants}/{_sshd.UNIT}.timer")
-        for words in (["daemon-reload"], ["restart", f"{_sshd.UNIT}.timer"]):
-            status, _output, errors = command("systemctl", *words)
-            if status:
-                raise RefusalError(f"The timer that would bring the old configuration back could not be armed: {last_words(errors)}")
+        script = _sshd.ROLLBACK.script(saved, gone, _sshd.renewal(self.daemon.service, SSHD, self.daemon.verb))
+        _sshd.ROLLBACK.arm(script, self.options["rollback_seconds"])
 
     def _land(self) -> None:
         if self.broken:
@@ -532,45 +523,26 @@ def _numbers(ports: set[int]) -> str:
     return ", ".join(str(port) for port in sorted(ports))
 
 
-def quiet_timer() -> None:
-    """Hold the timer of an interrupted run, and let it finish if it is already at work."""
-    command("systemctl", "stop", f"{_sshd.UNIT}.timer")
-    deadline = time.monotonic() + 20
-    while systemctl_show(f"{_sshd.UNIT}.service", "ActiveState").get("ActiveState") == "activating" and time.monotonic() < deadline:
-        time.sleep(0.1)
-
-
-def restore() -> bool:
-    """Bring the old configuration back; False when there is nothing to bring back."""
-    quiet_timer()
-    script = f"{_sshd.ROLLBACK}/restore.sh"
-    if not os.path.exists(script):
-        return False
-    command("/bin/sh", script)
-    return True
-
-
 def confirm(options: Mapping[str, Any]) -> None:
     """Give the old configuration up: the new login is proven.
 
     Raises:
         RefusalError: too late, the timer has brought it back; or the configuration is not the one that was written.
     """
-    quiet_timer()
-    if not os.path.exists(f"{_sshd.ROLLBACK}/restore.sh"):
+    _sshd.ROLLBACK.hold()
+    if not _sshd.ROLLBACK.armed:
         raise RefusalError("The new login was proven too late: the node's timer had brought the old configuration back. Run it again.")
     try:
         plan = Plan(options)
         if plan.differs:
             raise RefusalError(f"still to do: {'; '.join(plan.changes)}")
     except Exception as error:  # whatever it is: the timer is stopped, so nobody else would bring the old configuration back
-        restore()
+        _sshd.ROLLBACK.restore()
         raise RefusalError(
             f"A new login worked, but sshd's configuration is no longer what was written ({error}): something else changed it meanwhile. "
             f"The old configuration is back. Find out what else manages {_sshd.HOME}, and run it again."
         ) from error
-    for step in ("disable", "clear"):
-        command("/bin/sh", "-c", _sshd.forget_commands(step))
+    _sshd.ROLLBACK.forget()
     if options["state"] == "absent":
         shutil.rmtree(_sshd.STATE, ignore_errors=True)
 
@@ -594,14 +566,7 @@ def main() -> None:
             "profile": {"type": "str", "choices": ["modern", "cis"], "default": "modern"},
             "config": {"type": "dict", "default": {}},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-            "rollback_seconds": {"type": "int", "default": 60},
-            "phase": {"type": "str", "choices": ["plan", "apply", "confirm", "rollback", "release"], "default": "plan"},
-            "run": {"type": "str", "default": ""},
-            "run_by": {"type": "str", "default": ""},
-            "abandoned": {"type": "str", "default": ""},
-            "patience": {"type": "int", "default": int(locks.PATIENCE)},
-            "login_user": {"type": "str", "default": ""},
-            "door": {"type": "str", "choices": ["ssh", "local", "other"], "default": "other"},
+            **steps.OPTIONS,
         },
         supports_check_mode=True,
     )
@@ -609,22 +574,7 @@ def main() -> None:
         module.fail_json(msg="ssh_hardening needs root on the node: set ansible_become to true, or connect as root.")
     if not 10 <= module.params["rollback_seconds"] <= 110:
         module.fail_json(msg="ssh_hardening_rollback_seconds must be from 10 to 110: enough for a login, and below two minutes.")
-    phase = "plan" if module.check_mode else module.params["phase"]
-    lease = locks.Lease("ssh_hardening", module.params["run"], module.params["run_by"], module.params["abandoned"])
-    first = phase in {"plan", "apply"}
-    try:
-        with lease.turn(module.params["patience"] if first else 0):
-            result = step(module, phase)
-            if first and result["changed"] and module.params["run"] and not module.check_mode:
-                lease.keep(module.params["rollback_seconds"] + SPARE_SECONDS)
-    except locks.HeldError as error:
-        if phase in {"rollback", "release"}:  # that run has found the old configuration there, and goes on from it
-            module.exit_json(changed=False, rolled_back=False)
-        late = "" if first else "The new login was proven too late, and the old configuration is back. "
-        module.fail_json(msg=f"{late or 'Nothing was changed. '}{error}", refusals=[str(error)], holder=error.run)
-    except RefusalError as refusal:
-        module.fail_json(msg=str(refusal), refusals=[str(refusal)])
-    module.exit_json(**result)
+    steps.take(module, "ssh_hardening", functools.partial(step, module), "the old configuration")
 
 
 def step(module: AnsibleModule, phase: str) -> dict[str, Any]:
@@ -633,17 +583,15 @@ def step(module: AnsibleModule, phase: str) -> dict[str, Any]:
     Raises:
         RefusalError: it did not work.
     """
-    if phase == "release":
-        return {"changed": False}
     if phase == "rollback":
-        return {"changed": True, "rolled_back": restore()}
+        return {"changed": True, "rolled_back": _sshd.ROLLBACK.restore()}
     if phase == "confirm":
         confirm(module.params)
         return {"changed": True}
     plan = make_plan(module)
     if phase == "apply":
         if plan.pending:  # an interrupted run: go back to before it, so that its copy stays the way back
-            restore()
+            _sshd.ROLLBACK.restore()
             plan = make_plan(module)
         if plan.changes:
             plan.apply()

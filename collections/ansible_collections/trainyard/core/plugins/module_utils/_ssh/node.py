@@ -15,8 +15,9 @@ import tempfile
 from collections.abc import Iterator, Mapping
 
 from ansible_collections.trainyard.core.plugins.module_utils import _sshd
+from ansible_collections.trainyard.core.plugins.module_utils._host.steps import RefusalError
 from ansible_collections.trainyard.core.plugins.module_utils._ssh import user_keys
-from ansible_collections.trainyard.core.plugins.module_utils._sshd import Account, Effective, Files, RefusalError
+from ansible_collections.trainyard.core.plugins.module_utils._sshd import Account, Effective, Files
 
 SSHD = "/usr/sbin/sshd"
 REPAIRS = 50

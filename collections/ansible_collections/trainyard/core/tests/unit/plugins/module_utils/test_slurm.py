@@ -39,3 +39,28 @@ def test_no_nodes_and_what_is_not_one() -> None:
 def test_the_host_may_have_another_name() -> None:
     (node,) = slurm.parse_nodes("NodeName=gpu07 NodeHostName=dgx-7.lab.example State=IDLE")
     assert (node.name, node.host) == ("gpu07", "dgx-7.lab.example")
+
+
+@pytest.mark.parametrize(
+    ("state", "heard"),
+    [
+        ("IDLE", True),
+        ("MIXED+DRAIN", True),
+        ("DOWN", True),  # by an admin's hand; it answers
+        ("IDLE+CLOUD", True),
+        ("UNKNOWN", False),
+        ("UNKNOWN*", False),
+        ("IDLE+NOT_RESPONDING", False),
+        ("DOWN+NOT_RESPONDING", False),
+        ("COMPLETING+NOT_RESPONDING", False),
+        ("DOWN*", False),
+        ("IDLE*+DRAIN", False),
+    ],
+)
+def test_a_node_that_does_not_respond_is_not_heard(state: str, heard: bool) -> None:
+    text = f"NodeName=node1 Arch=x86_64 CoresPerSocket=1 NodeAddr=192.0.2.1 State={state} ThreadsPerCore=1 Reason=State=x\n"
+    assert slurm.unheard(text) == ("" if heard else f"State={state}")
+
+
+def test_a_node_that_slurm_does_not_have_is_not_heard() -> None:
+    assert slurm.unheard("Node node9 not found\n") == "Slurm has no such node"

@@ -318,8 +318,10 @@ def test_the_offer_of_a_live_daemon_is_read_and_judged():
 
 
 def test_the_way_back_is_a_script_that_a_shell_understands():
-    script = _sshd.rollback_script(
-        {"/etc/ssh/sshd_config": "/var/x/0"}, ["/etc/ssh/sshd_config.d/!00-trainyard.conf"], "ssh.service", "/usr/sbin/sshd"
+    script = _sshd.ROLLBACK.script(
+        {"/etc/ssh/sshd_config": "/var/x/0"},
+        ["/etc/ssh/sshd_config.d/!00-trainyard.conf"],
+        _sshd.renewal("ssh.service", "/usr/sbin/sshd"),
     )
     subprocess.run(["sh", "-n"], input=script, text=True, check=True)
     assert script.index("mv -f /etc/ssh/sshd_config.old") < script.index("systemctl reload")
@@ -327,6 +329,6 @@ def test_the_way_back_is_a_script_that_a_shell_understands():
 
 
 def test_the_timer_counts_from_its_start_and_from_a_reboot():
-    units = _sshd.rollback_units(45)
+    units = _sshd.ROLLBACK.units(45)
     assert "OnActiveSec=45s" in units["/etc/systemd/system/trainyard-ssh-rollback.timer"]
     assert "WantedBy=timers.target" in units["/etc/systemd/system/trainyard-ssh-rollback.timer"]
