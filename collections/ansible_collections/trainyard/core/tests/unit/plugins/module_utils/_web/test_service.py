@@ -143,15 +143,17 @@ def test_the_watchdog_is_told_as_long_as_the_service_is_well(monkeypatch: pytest
         systemd.settimeout(5)
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         monkeypatch.setenv("WATCHDOG_USEC", "200000")
-        states = iter([True, False, True])
+        states = iter([True, False, None, True])
         done = threading.Event()
 
         def healthy() -> bool:
-            state = next(states, None)
-            if state is None:
+            state = next(states, "")
+            if state == "":
                 done.set()
+                threading.Event().wait()  # no more, as long as the tests run
+            if state is None:
                 raise RuntimeError("cannot tell")  # and the watch goes on
-            return state
+            return bool(state)
 
         service.start_watchdog(healthy)
         assert done.wait(5)
