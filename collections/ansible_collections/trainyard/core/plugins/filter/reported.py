@@ -19,7 +19,7 @@ options:
   kind:
     description: What it has to be; C(line) is any printable text on one line without a comment.
     type: str
-    choices: [host name, full host name, address, GPU name, GPU type, path, kernel version, word, digest, line]
+    choices: [host name, full host name, address, GPU name, GPU type, path, kernel version, word, line]
     required: true
   node:
     description: The node that it is from.

@@ -40,7 +40,7 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 from ansible_collections.trainyard.core.plugins.module_utils import _hosts as hosts
 from ansible_collections.trainyard.core.plugins.module_utils import _slurm_conf as slurm_conf
-from ansible_collections.trainyard.core.plugins.module_utils._host.reported import ReportedError
+from ansible_collections.trainyard.core.plugins.module_utils._host.reported import ReportedError, gpu_name
 
 
 def slurm_nodes(computes: Sequence[str], hostvars: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -55,11 +55,12 @@ def slurm_nodes(computes: Sequence[str], hostvars: Mapping[str, Any]) -> dict[st
         seen = (variables.get("slurm_gpu_result") or {}).get("gpu_info") or {"nvidia_smi": {"gpus": []}}
         address, ansible_host, host = (str(variables.get(each) or "") for each in ("slurm_address", "ansible_host", "slurm_hostname"))
         known = hosts.node(str(name), address, ansible_host, {**(variables.get("ansible_facts") or {}), "hostname": looked["host"]}, host)
-        gpus = list(wished) if wished is not None else [slurm_conf.gpu_type(str(gpu["name"])) for gpu in seen["nvidia_smi"]["gpus"]]
         refusals = [*hosts.name_problems({str(name): known}, str(name), "slurm_hostname"), *filter(None, [known["refused"]])]
         if refusals:
             raise AnsibleFilterError(" ".join(refusals))
         try:
+            names = [] if wished is not None else [gpu["name"] and gpu_name(str(name), gpu["name"]) for gpu in seen["nvidia_smi"]["gpus"]]
+            gpus = list(wished) if wished is not None else [slurm_conf.gpu_type(each) for each in names]
             found[str(name)] = slurm_conf.checked(
                 str(name), {**looked, "host": known["host"], "address": known["address"], "gpus": gpus, "gpus_fixed": wished is not None}
             )

@@ -19,12 +19,11 @@ _COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _HOST_NAME = re.compile(rf"{_LABEL}\Z")
 _FQDN = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\Z")
-_GPU_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+/()\[\]-]{0,79}\Z")
+_GPU_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+/()\[\]!-]{0,79}\Z")
 _GPU_TYPE = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 _KERNEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~-]{0,127}\Z")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}\Z")
 _PATH = re.compile(r"(?:/[A-Za-z0-9._+@=,~-]+)+\Z")
-_DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
 
 class ReportedError(ValueError):
@@ -110,13 +109,6 @@ def word(node: str, value: object, fact: str) -> str:
     raise _refused(node, fact, value, "letters, digits and . _ + -")
 
 
-def digest(node: str, value: object, fact: str = "digest") -> str:
-    """Return a SHA-256 in hexadecimal digits."""
-    if isinstance(value, str) and _DIGEST.match(value):
-        return value
-    raise _refused(node, fact, value, "64 hexadecimal digits")
-
-
 def number(node: str, value: object, fact: str, lowest: int, highest: int) -> int:
     """Return a whole number between two others."""
     if isinstance(value, int) and not isinstance(value, bool) and lowest <= value <= highest:
@@ -133,7 +125,6 @@ KINDS: Mapping[str, Callable[[str, object, str], Any]] = {
     "path": path,
     "kernel version": kernel,
     "word": word,
-    "digest": digest,
 }
 """The kinds that a filter or a template asks for by name; :func:`number` has its limits as well."""
 

@@ -63,12 +63,12 @@ def attempt(make: Callable[[], T]) -> T | None:
         ("address", "192.0.2.3"),
         ("address", "2001:db8::1"),
         ("GPU name", "NVIDIA A100-SXM4-40GB (rev. 2)"),
+        ("GPU name", "ERR!"),  # what nvidia-smi prints of one that is broken
         ("GPU type", "a100-sxm4_40gb"),
         ("path", "/srv/shared/a.b+c"),
         ("kernel version", "6.1.0-41-amd64"),
         ("kernel version", "6.8.0-31-generic"),
         ("word", "x86_64"),
-        ("digest", "0" * 64),
     ],
 )
 def test_honest_values_stay_as_they_are(kind: str, value: str) -> None:
@@ -98,7 +98,6 @@ def test_honest_values_stay_as_they_are(kind: str, value: str) -> None:
         ("kernel version", "6.1/../x"),
         ("word", "../x"),
         ("word", "a/b"),
-        ("digest", "0" * 63),
     ],
 )
 def test_others_are_refused_by_name(kind: str, value: object) -> None:
