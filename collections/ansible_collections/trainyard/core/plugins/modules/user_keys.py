@@ -24,6 +24,12 @@ options:
     type: list
     elements: str
     required: true
+  exclusive:
+    description:
+      - Whether every other key of the user is removed, from C(~/.ssh/authorized_keys2) too.
+      - The account that this run logs in with keeps its other keys, with a warning, so that nobody locks herself out.
+    type: bool
+    default: false
 author:
   - Trainyard contributors (@trainyard)
 attributes:
@@ -46,6 +52,7 @@ RETURN = r"""
 # nothing but what every module returns
 """
 
+import os
 import pwd
 
 from ansible.module_utils.basic import AnsibleModule
@@ -59,18 +66,22 @@ def main() -> None:
         argument_spec={
             "user": {"type": "str", "required": True},
             "keys": {"type": "list", "elements": "str", "required": True, "no_log": False},
+            "exclusive": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )
-    name, keys = module.params["user"], module.params["keys"]
+    name, keys, exclusive = (module.params[key] for key in ("user", "keys", "exclusive"))
     try:
         account = pwd.getpwnam(name)
     except KeyError:
         if not module.check_mode:
             module.fail_json(msg=f"There is no user {name} on this node.")
         module.exit_json(changed=bool(keys), diff={"before": "", "after": user_keys.merged("", keys)})
+    spared = exclusive and os.environ.get("SUDO_USER") == name
     try:
-        done = as_user.run(account, lambda: user_keys.ensure(account.pw_dir, keys, module.check_mode))
+        done = as_user.run(account, lambda: user_keys.ensure(account.pw_dir, keys, module.check_mode, exclusive and not spared))
+        if spared and as_user.run(account, lambda: user_keys.ensure(account.pw_dir, keys, True, True))["changed"]:
+            module.warn(f"This run logs in as {name}, whose other keys stay. Remove them by hand from {account.pw_dir}/.ssh.")
     except as_user.UserError as error:
         module.warn(
             f"The keys of {name} could not be put into {account.pw_dir}/.ssh/authorized_keys: {error}. Only {name} is concerned. "

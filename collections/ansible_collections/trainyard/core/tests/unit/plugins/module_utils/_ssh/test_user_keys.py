@@ -29,6 +29,20 @@ def test_a_key_with_other_options_or_comment_is_replaced() -> None:
     assert user_keys.merged(f"#{ONE}\n", [ONE]) == f"#{ONE}\n{ONE}\n", "a comment lets nobody in"
 
 
+def test_other_keys_go_where_that_is_asked_for(tmp_path: Path) -> None:
+    assert user_keys.merged(f"# mine\n{TWO}\n{ONE}\n", [ONE], exclusive=True) == f"# mine\n{ONE}\n"
+    user_keys.ensure(str(tmp_path), [ONE, TWO], look=False)
+    second = tmp_path / ".ssh" / "authorized_keys2"
+    second.write_text(TWO + "\n")
+    assert user_keys.ensure(str(tmp_path), [ONE], look=True, exclusive=True)["changed"]
+    assert second.read_text() == TWO + "\n"
+    done = user_keys.ensure(str(tmp_path), [ONE], look=False, exclusive=True)
+    assert (done["changed"], done["before"].count("bob"), done["after"].count("bob")) == (True, 2, 0)
+    assert (tmp_path / ".ssh" / "authorized_keys").read_text() == ONE + "\n"
+    assert second.read_text() == ""
+    assert not user_keys.ensure(str(tmp_path), [ONE], look=False, exclusive=True)["changed"]
+
+
 def test_the_file_and_its_folder_are_the_users_alone(tmp_path: Path) -> None:
     assert user_keys.ensure(str(tmp_path), [ONE], look=True)["changed"]
     assert not (tmp_path / ".ssh").exists()
