@@ -12,8 +12,9 @@ import pytest
 
 from tests.nodes.ssh_support import Access
 from tests.nodes.test_ssh_access import DROP_IN, Kill
-from tests.support import Play
+from tests.support import Play, ansible_playbook
 from trainyard.containers import Lab
+from trainyard.paths import REPOSITORY
 
 pytestmark = pytest.mark.nodes
 
@@ -125,3 +126,19 @@ def test_a_module_waits_for_another_of_its_kind(access: Access) -> None:
         assert access.root("test ! -e /etc/munge/munge.key; systemctl stop holder") == ""
         assert waiting.result()["changed"] is True
     access.root("rm -r /etc/munge")
+
+
+def test_two_runs_that_make_the_same_accounts_both_converge(access: Access) -> None:
+    key = (access.lab.key.with_suffix(".pub")).read_text().strip()
+    users = [{"name": f"user{number}", "uid": 2000 + number, "groups": ["lab"], "keys": [key]} for number in range(3)]
+    variables = {"base_packages": [], "base_groups": [{"name": "lab", "gid": 3001}], "base_users": users}
+
+    def base(name: str) -> Play:
+        folder = access.folder / name
+        folder.mkdir()
+        return ansible_playbook(REPOSITORY / "playbooks/base.yml", Access(access.lab, folder).inventory(variables))
+
+    with ThreadPoolExecutor() as pool:
+        for done in pool.map(base, ["one", "two"]):
+            assert done.status == 0, done.failures() or done.text
+    assert all(access.lets_in(str(user["name"])) for user in users)

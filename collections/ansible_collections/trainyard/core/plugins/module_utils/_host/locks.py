@@ -140,8 +140,9 @@ def turn(what: str, patience: float = PATIENCE, folder: str = FOLDER) -> Iterato
         with held(os.path.join(folder, what), what, patience):
             yield
     except HeldError as error:
-        print(json.dumps({"failed": True, "msg": f"Nothing was changed. {error}"}))
-        sys.exit(1)
+        # Its arguments are not read yet, so there is no AnsibleModule to fail with.
+        sys.stdout.write(json.dumps({"failed": True, "msg": f"Nothing was changed. {error}"}) + "\n")
+        raise SystemExit(1) from None
 
 
 class Lease:
