@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: service_folder
 short_description: Makes a folder for a service or its account, and takes it back
-version_added: 0.2.0
+version_added: 0.1.0
 description:
   - Makes a folder where none is, with those above it. A folder that is there keeps its owner and mode.
   - With I(account), a folder that belongs to root, as I(state=retained) or an interrupted run leaves it, is given to that account with

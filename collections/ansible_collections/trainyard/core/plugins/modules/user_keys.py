@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: user_keys
 short_description: Lets a user in with SSH keys, without root working in the user's home
-version_added: 0.2.0
+version_added: 0.1.0
 description:
   - Adds lines to C(~/.ssh/authorized_keys) of a user, with that user's rights. C(ansible.posix.authorized_key) does it as root and follows
     what the user put there; with a link from C(~/.ssh) to C(/etc) it gives the user C(/etc).

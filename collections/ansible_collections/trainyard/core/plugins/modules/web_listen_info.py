@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: web_listen_info
 short_description: Tells on which addresses of a node a web service has to hold its port
-version_added: 0.2.0
+version_added: 0.1.0
 description:
   - Returns the address that was asked for and the node's loopback addresses, C(::1) where the node has IPv6. A service that listens on
     C(127.0.0.1) alone leaves C([::1]) to any other user of the node, and C(localhost) leads there first.
