@@ -19,9 +19,9 @@ Settings = dict[str, Any]
 CONFIG_PROGRAM = str(Path(sys.executable).parent / "ansible-config")
 RUNNERS_OWN = {
     *("DEFAULT_STDOUT_CALLBACK", "DEFAULT_CALLBACK_PLUGIN_PATH", "DEFAULT_LOAD_CALLBACK_PLUGINS", "BIN_ANSIBLE_CALLBACKS"),
-    *("ANSIBLE_NOCOLOR", "ANSIBLE_FORCE_COLOR", "ANSIBLE_SSH_CONTROL_PATH_DIR"),
+    *("ANSIBLE_NOCOLOR", "ANSIBLE_FORCE_COLOR"),
 }
-"""What ansible-runner needs to see events; no colours where the output is no terminal; a folder of connections for each inventory."""
+"""What ansible-runner needs to see events, and no colours where the output is no terminal."""
 
 
 @pytest.fixture(autouse=True)
@@ -75,22 +75,6 @@ def test_nothing_of_ansible_cfg_is_lost(inside: Callable[[], Settings]) -> None:
     assert outside["HOST_KEY_CHECKING"] is True
     assert {name: seen.get(name) for name in outside} == outside
     assert set(seen) - set(outside) <= RUNNERS_OWN
-
-
-def test_two_labs_whose_hosts_have_the_same_names_share_no_connection(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    folders: list[str] = []
-
-    def prepared(**what: Any) -> Any:
-        folders.append(what["envvars"]["ANSIBLE_SSH_CONTROL_PATH_DIR"])
-        raise InterruptedError
-
-    monkeypatch.setattr(runner, "init_runner", prepared)
-    for name in ("one", "other", "one"):
-        with pytest.raises(InterruptedError):
-            runner.module(tmp_path / name, ["head"], "ansible.builtin.ping", {})
-    assert folders[0] != folders[1]
-    assert folders[0] == folders[2]
-    assert len(folders[0]) < 40, "a socket's path has 108 characters at most, the home before it included"
 
 
 def test_nor_from_another_folder(inside: Callable[[], Settings], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

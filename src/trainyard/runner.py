@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import locale
 import os
@@ -137,12 +136,7 @@ def _run(on_event: Callable[[Event], None], environment: Mapping[str, str], **wh
                 private_data_dir=private,
                 project_dir=str(REPOSITORY),
                 **what,
-                envvars={
-                    **settings(),
-                    # Ansible keeps a connection open by a host's name: the head of one lab is not to be taken for that of another.
-                    "ANSIBLE_SSH_CONTROL_PATH_DIR": f"~/.ansible/cp/{hashlib.sha256(what['inventory'].encode()).hexdigest()[:8]}",
-                    **environment,
-                },
+                envvars={**settings(), **environment},
                 fact_cache_type="memory",  # as outside; a file would hold facts of every node
                 quiet=True,
                 event_handler=handle,
