@@ -65,7 +65,7 @@ def test_a_node_that_is_to_be_rebooted_has_to_prove_itself_too(house: House) -> 
     assert status == 1
     assert "do not go on before you know why" in " ".join(said.split())
     assert logins(house) == before
-    assert house.root("head", "sinfo -h -n node2 -o %T") == "idle"
+    assert house.root("head", "sinfo -h -n node2 -o %T") in {"idle", "mixed", "allocated"}, "it takes jobs as before"
 
 
 def test_the_head_itself_is_let_through(house: House) -> None:
