@@ -78,6 +78,7 @@ class House:
             "base_ca_certificates": "{{ query('ansible.builtin.fileglob', '/usr/local/share/ca-certificates/*.crt') }}",
             "base_users": [{"name": name, "uid": uid, "keys": [keys[name]]} for name, uid in USERS.items()],
             "framework_env_environments": [],
+            "package_cache_enabled": True,
             "jupyter_password": PASSWORD,
             "session_limits_memory": "1G",  # little enough to be filled up in a second
             "session_limits_tasks": 1000,
