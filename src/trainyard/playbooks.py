@@ -17,7 +17,7 @@ from rich.text import Text
 from trainyard import ansible_options, runner
 from trainyard.errors import TrainyardError
 from trainyard.paths import STATE
-from trainyard.progress import Progress, console
+from trainyard.progress import Progress, console, phases_of
 
 SITE = "site.yml"
 VERIFY = "playbooks/verify.yml"
@@ -67,7 +67,7 @@ def run(
     # In a folder of its own, since another run from this checkout may be at work: the one's result must not pass for the other's.
     with tempfile.TemporaryDirectory(prefix="run-", dir=STATE) as folder:
         own_json, own_html = Path(folder, "report.json"), Path(folder, "report.html")
-        with Progress(f"{playbook} on {inventory}") as progress:
+        with Progress(f"{playbook} on {short(inventory)}", phases_of(playbook)) as progress:
             outcome = runner.run(
                 playbook,
                 inventory,
