@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -44,6 +46,28 @@ class Parser(argparse.ArgumentParser):
         self.exit(USAGE, f"{self.prog}: {message}\n")
 
 
+class Version(argparse.Action):
+    """Prints the version, and the commit where the checkout has one."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_found: object) -> NoReturn:
+        """Print and end."""
+        print(version())
+        parser.exit()
+
+
+def version() -> str:
+    """Return the version that pyproject.toml has, with the commit of the checkout, and whether files differ from it."""
+    number = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    commit = ""
+    if (REPOSITORY / ".git").exists():
+        command = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--exclude=*"]
+        try:
+            commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        except (OSError, subprocess.CalledProcessError):  # no git here, or a checkout of somebody else's
+            commit = ""
+    return f"trainyard {number}" + (f" (commit {commit})" if commit else "")
+
+
 def parser() -> Parser:
     """Return the parser of all verbs."""
     top = Parser(
@@ -52,6 +76,7 @@ def parser() -> Parser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    top.add_argument("--version", action=Version, nargs=0, help="print the version and the commit of this checkout")
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
     for verb in VERBS:
         verb.register(verbs)
