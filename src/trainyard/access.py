@@ -1,4 +1,4 @@
-"""How people get into a lab once it is up: the ssh command, tunnels to the web services, and where the password is, never the password itself. Pure."""
+"""How people get into a lab that is up: the ssh command, tunnels to the web services, and where the password is, never what it is. Pure."""
 
 from __future__ import annotations
 

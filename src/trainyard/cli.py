@@ -14,16 +14,17 @@ from typing import NoReturn
 from ansible_collections.trainyard.core.plugins.module_utils._host.reported import printable
 
 from trainyard import ansible_options, inventory
-from trainyard.commands import add_node, apply, down, drain, plan, reboot, remove_node, resolve, resume, test, up, verify
+from trainyard.commands import add_node, apply, down, drain, init, plan, reboot, remove_node, resolve, resume, test, undo, up, verify
 from trainyard.errors import TrainyardError, UsageError
 from trainyard.paths import REPOSITORY
 
-VERBS = (up, down, resolve, plan, apply, verify, add_node, remove_node, drain, resume, reboot, test)
+VERBS = (up, down, init, resolve, plan, apply, verify, add_node, remove_node, drain, resume, reboot, undo, test)
 USAGE = 64  # EX_USAGE of sysexits.h
 
 EXAMPLES = """\
 examples:
   ./trainyard up                                a lab of three nodes on this machine, trained and proven
+  ./trainyard init mylab                        an inventory of your own servers, by six questions
   ./trainyard resolve --gpu a100 --os debian-12 --framework pytorch
                                                 what fits a machine, and why
   ./trainyard plan -i inventory/mylab           what fits your own servers, and why
@@ -33,6 +34,7 @@ examples:
   ./trainyard add-node -i inventory/mylab gpu5 --address 192.0.2.15
                                                 bring one more machine into the cluster, and prove it
   ./trainyard reboot -i inventory/mylab         reboot the nodes that compute one after another, each once its jobs have ended
+  ./trainyard undo -i inventory/mylab --check   what an undo would remove from your own servers
   ./trainyard down                              take the lab on this machine away
 """
 

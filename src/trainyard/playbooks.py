@@ -27,13 +27,13 @@ ROOM_FOR_DETAILS = 64
 """Columns from which on the table of what trains has devices and numbers."""
 
 
-def add_arguments(verb: argparse.ArgumentParser) -> None:
-    """Add the words that every verb with an inventory takes."""
+def add_arguments(verb: argparse.ArgumentParser, *, tags: bool = True) -> None:
+    """Add the arguments that every verb with an inventory takes, with Ansible's tags or without."""
     verb.add_argument("-i", "--inventory", required=True, type=Path, help="inventory file or folder")
     verb.add_argument("-l", "--limit", metavar="NODES", help="only these nodes (an Ansible pattern)")
     verb.add_argument("--json", type=Path, metavar="FILE", help="write the result for machines here too")
     verb.add_argument("--html", type=Path, metavar="FILE", help="write the result page here too")
-    ansible_options.add(verb)
+    ansible_options.add(verb, playbook=tags)
 
 
 def common(arguments: argparse.Namespace) -> dict[str, Any]:
