@@ -189,7 +189,7 @@ def _warnings(result: object) -> list[str]:
     if not isinstance(result, Mapping):
         return []
     parts = [result, *(part for part in result.get("results") or [] if isinstance(part, Mapping))]
-    return [str(warning) for part in parts for warning in part.get("warnings") or []]
+    return [str(warning).strip() for part in parts for warning in part.get("warnings") or []]
 
 
 def _short(task: str) -> str:

@@ -59,9 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
         console.print(f"  {role} from {', '.join(nodes)}", highlight=False)
     console.print(STAYS, highlight=False)
     if JOBS & set(found):
-        console.print(
-            f"Jobs on these nodes lose what they run with. Wait for them first: ./trainyard drain --wait -i {arguments.inventory} NODE"
-        )
+        advice = f"Wait for them first: ./trainyard drain --wait -i {arguments.inventory} NODE"
+        console.print(f"Jobs on these nodes lose what they run with. {advice}", highlight=False, soft_wrap=True)
     if not (arguments.check or arguments.yes):
         confirm()
     options = [*(["--tags", ",".join(found)] if arguments.roles else []), *(["--check"] if arguments.check else [])]
