@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trainyard import progress
+from trainyard.paths import REPOSITORY
 
 
 def event(kind: str, **data: Any) -> dict[str, Any]:
@@ -61,9 +63,9 @@ def console_of(monkeypatch: pytest.MonkeyPatch, *, terminal: bool, width: int = 
 
 def now(shows: progress.Progress) -> list[str]:
     """Return the lines that a terminal shows now."""
-    with progress.console.capture() as captured:
-        progress.console.print(shows._now())
-    return [line.rstrip() for line in captured.get().splitlines()]
+    output = io.StringIO()
+    progress.Terminal(file=output, width=progress.console.width, color_system=None).print(shows._now())
+    return [line.rstrip() for line in output.getvalue().splitlines()]
 
 
 def feed(shows: progress.Progress, events: Iterable[Mapping[str, Any]]) -> None:
@@ -102,6 +104,29 @@ def test_a_terminal_of_any_width_shows_phase_nodes_time_and_task_in_two_lines(mo
     assert task.endswith("12:34")
     assert (INSTALL in task) == (width == 120)
     assert ("…" in task) == (width < 120)
+
+
+@pytest.mark.parametrize("width", [120, 80, 40])
+def test_a_recorded_run_of_two_nodes_never_leaves_its_two_lines(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    """Recorded from playbooks/base.yml on two containers; `at` is in seconds since the start."""
+    clock, output = Clock(monkeypatch), console_of(monkeypatch, terminal=True, width=width)
+    recorded = json.loads((REPOSITORY / "tests" / "fixtures" / "progress" / "base.json").read_text())
+    seen: set[str] = set()
+    with progress.Progress("playbooks/base.yml", 3) as shows:
+        shows.live.auto_refresh = False
+        for each in recorded:
+            clock.now = each["at"]
+            shows.event(each)
+            lines = now(shows)
+            assert len(lines) <= 2
+            assert all(cell_len(line) <= width for line in lines)
+            seen.update(line.rpartition("  ")[0].strip() for line in lines[1:])
+    assert any(line.startswith("head, node1: Gathering Facts") for line in seen)
+    assert len(seen) > 20, "the tasks as they come"
+    lasting = [line for line in output.getvalue().splitlines() if "✓" in line]
+    assert len(lasting) == 1, "two of the three plays have no nodes here"
+    assert "2/3 Bring every" in lasting[0]
+    assert lasting[0].rstrip().endswith(f"2 nodes  {progress._clock(recorded[1]['at'])}")
 
 
 def test_the_clocks_go_on_after_every_node_has_ended_and_a_bar_is_full_only_then(monkeypatch: pytest.MonkeyPatch) -> None:

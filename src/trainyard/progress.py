@@ -151,7 +151,8 @@ class Progress:
             line.add_column(width=16)
             cells.append(ProgressBar(total=max(total, 1), completed=len(self.ended), width=16))
         line.add_column(no_wrap=True, justify="right")
-        cells.append(Text(f"{f'{len(self.ended)}/' if busy else ''}{_report.count(total, 'node')}{lost}"))
+        count = f"{f'{len(self.ended)}/' if busy else ''}{_report.count(total, 'node')}{lost}"
+        cells.append(Text(count if total or lost else ""))
         line.add_column(no_wrap=True, justify="right", min_width=5)
         cells.append(Text(_clock(self.phase_started)))
         line.add_row(*cells)
