@@ -58,15 +58,25 @@ def test_a_password_is_never_shown(tmp_path: Path, variables: dict[str, Any], ex
 def test_nodes_that_failed_are_not_offered_and_thirty_take_few_lines(tmp_path: Path) -> None:
     report = {"nodes": [node("bad", converged=False), *(node(f"gpu{number}") for number in range(30))]}
     lines = access.ways_in(report, {}, tmp_path)
-    assert lines == ["Log in: ssh gpu0", "Log in: ssh gpu1", "Log in: ssh gpu2", "        and likewise 27 more nodes"]
+    assert lines == ["Log in:", "    ssh gpu0", "    ssh gpu1", "    ssh gpu2", "    and likewise 27 more nodes"]
 
 
 def test_each_service_has_its_tunnel_and_its_fingerprint_and_each_password_one_line(tmp_path: Path) -> None:
     report = {"nodes": [node(name, services=("JupyterLab", "TensorBoard")) for name in ("head", "node1")]}
     lines = access.ways_in(report, {"head": {"ansible_host": "192.0.2.1"}}, tmp_path)
-    assert "JupyterLab on head: ssh -L 8888:127.0.0.1:8888 192.0.2.1, then open https://127.0.0.1:8888" in lines[2]
-    assert sum("fingerprint: AB:CD" in line for line in lines) == 4
-    assert [line.split(":")[0] for line in lines if line.startswith("Password")] == [
-        "Password of JupyterLab",
-        "Password of TensorBoard (user lab)",
+    assert lines[3:6] == [
+        "JupyterLab on head: open a tunnel, then https://127.0.0.1:8888",
+        "    ssh -L 8888:127.0.0.1:8888 192.0.2.1",
+        "    SHA-256 fingerprint of its certificate: AB:CD",
     ]
+    assert sum("certificate: AB:CD" in line for line in lines) == 4
+    assert [line for line in lines if line.startswith("Password")] == ["Password of JupyterLab:", "Password of TensorBoard (user lab):"]
+
+
+def test_one_password_of_both_services_is_named_once(tmp_path: Path) -> None:
+    report = {"nodes": [node("head", services=("JupyterLab", "TensorBoard"))]}
+    variables = {"jupyter_password": LOOKUP, "tensorboard_password": "{{ jupyter_password }}", "tensorboard_login": "ann"}
+    lines = access.ways_in(report, {"head": variables}, tmp_path)
+    place = lines.index("Password of JupyterLab and TensorBoard (user ann):")
+    assert lines[place + 1] == f"    in the file {tmp_path}/.secrets/notebook_password"
+    assert access.ways_in({"nodes": [node("head", converged=False)]}, {}, tmp_path) == []

@@ -81,10 +81,10 @@ def test_the_result_begins_with_a_sentence_and_ends_with_the_ways_in(
     assert playbooks.run("site.yml", tmp_path) == 0
     printed = capsys.readouterr().out
     assert printed.index("1 of 1 node converged, 1 of 1 proof passed.") < printed.index("What trains") < printed.index("Log in:")
-    assert "Log in: ssh ann@192.0.2.10\n" in printed
-    assert "JupyterLab on head: ssh -L 8888:127.0.0.1:8888 ann@192.0.2.10, then open https://127.0.0.1:8888\n" in printed
-    assert "    its certificate's SHA-256 fingerprint: AB:CD\n" in printed
-    assert "Password of JupyterLab: the value of jupyter_password in the inventory\n" in printed
+    assert "Log in:\n    ssh ann@192.0.2.10\n" in printed
+    assert "JupyterLab on head: open a tunnel, then https://127.0.0.1:8888\n    ssh -L 8888:127.0.0.1:8888 ann@192.0.2.10\n" in printed
+    assert "    SHA-256 fingerprint of its certificate: AB:CD\n" in printed
+    assert "Password of JupyterLab:\n    the value of jupyter_password in the inventory\n" in printed
     assert secret not in printed
 
 

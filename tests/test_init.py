@@ -229,17 +229,17 @@ def trainyard(*words: str, folder: Path) -> pexpect.spawn:
 
 def test_on_a_terminal_a_wrong_answer_is_asked_again_and_the_next_commands_are_named(tmp_path: Path) -> None:
     child = trainyard("init", "./my lab", folder=tmp_path)
-    for question, typed in (
-        ("name=address", "head=192.0.2.10, Gpu1=192.0.2.11"),
-        ("'Gpu1' is not a host name", "head=192.0.2.10, gpu1=192.0.2.11"),
-        ("NVIDIA GPUs", "gpu1"),
-        ("account", "ann"),
-        ("Slurm", "head"),
-        ("frameworks", ""),
-        ("mirror", "tuna"),
+    for question, prompt, typed in (
+        ("name=address", "  > ", "head=192.0.2.10, Gpu1=192.0.2.11"),
+        ("'Gpu1' is not a host name", "  > ", "head=192.0.2.10, gpu1=192.0.2.11"),
+        ("NVIDIA GPUs", "  [none] > ", "gpu1"),
+        ("account", "] > ", "ann"),
+        ("Slurm", "  [none] > ", "head"),
+        ("frameworks", f"  [{init.DEFAULT_FRAMEWORKS}] > ", ""),
+        ("mirror", "  [none] > ", "tuna"),
     ):
-        child.expect(question)
-        child.expect("> ")
+        child.expect_exact(question)
+        child.expect_exact(prompt)
         child.sendline(typed)
     text = child.read()
     child.close()

@@ -64,7 +64,7 @@ def test_nodes_and_roles_are_shown_and_only_yes_removes(
 ) -> None:
     typed = iter(["y", "", "yes"])
     monkeypatch.setattr(undo.sys.stdin, "isatty", lambda: True)
-    monkeypatch.setattr(undo.console, "input", lambda _question: next(typed))
+    monkeypatch.setattr(undo.console, "input", lambda _question, **_how: next(typed))
     words = ["undo", "-i", lab, "jupyter", "cuda"]
     for _refused in range(2):
         assert cli.main(words) == 1

@@ -30,22 +30,26 @@ def ways_in(report: Mapping[str, Any], hosts: Mapping[str, Mapping[str, Any]], f
         folder: the inventory's.
     """
     up = [node["name"] for node in report["nodes"] if node["converged"]]
-    lines = [f"Log in: ssh {destination(name, hosts.get(name, {}), folder)}" for name in up[:NAMED]]
-    lines += [f"        and likewise {_report.count(len(up) - NAMED, 'more node')}"] if len(up) > NAMED else []
+    lines = ["Log in:", *(f"    ssh {destination(name, hosts.get(name, {}), folder)}" for name in up[:NAMED])] if up else []
+    lines += [f"    and likewise {_report.count(len(up) - NAMED, 'more node')}"] if len(up) > NAMED else []
     services = [(node["name"], service) for node in report["nodes"] for service in node.get("services", [])]
     for name, service in services:
-        command = _report.tunnel(service["port"], destination(name, hosts.get(name, {}), folder))
-        lines.append(
-            f"{service['name']} on {name}: {command}, then open https://127.0.0.1:{service['port']}\n"
-            f"    its certificate's SHA-256 fingerprint: {service['fingerprint']}"
-        )
-    for service_name in dict.fromkeys(service["name"] for _name, service in services if service["name"] in PASSWORDS):
-        node = next(name for name, service in services if service["name"] == service_name)
-        variable, default = USERS.get(service_name, ("", ""))
-        user = f" (user {hosts.get(node, {}).get(variable, default)})" if variable else ""
-        lines.append(f"Password of {service_name}{user}: {password(PASSWORDS[service_name], hosts.get(node, {}), folder)}")
+        lines += [
+            f"{service['name']} on {name}: open a tunnel, then https://127.0.0.1:{service['port']}",
+            f"    {_report.tunnel(service['port'], destination(name, hosts.get(name, {}), folder))}",
+            f"    SHA-256 fingerprint of its certificate: {service['fingerprint']}",
+        ]
+    places: dict[str, dict[str, None]] = {}
+    for name, service in services:
+        if service["name"] in PASSWORDS:
+            variables = hosts.get(name, {})
+            login, default = USERS.get(service["name"], ("", ""))
+            what = service["name"] + (f" (user {variables.get(login, default)})" if login else "")
+            places.setdefault(password(PASSWORDS[service["name"]], variables, folder), {})[what] = None
+    for place, what in places.items():
+        lines += [f"Password of {' and '.join(what)}:", f"    {place}"]
     if services:
-        lines.append("Before you type it, compare the fingerprint that the browser shows with the one above.")
+        lines.append("Before you type it, compare the browser's fingerprint with the one above.")
     return lines
 
 

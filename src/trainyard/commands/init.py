@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import yaml
+from rich.text import Text
 
 from trainyard import catalog, new_inventory
 from trainyard.access import destination, short
@@ -112,7 +113,7 @@ def ask(question: str, default: str, read: Callable[[str], Answer]) -> Answer:
     while True:
         console.print(question, highlight=False)
         try:
-            text = console.input(f"  [{default}] > " if default else "  > ").strip()
+            text = console.input(Text(f"  [{default}] > " if default else "  > ")).strip()
         except EOFError as error:
             raise KeyboardInterrupt from error
         try:
@@ -148,10 +149,12 @@ def next_steps(folder: Path, answers: Answers) -> list[str]:
         for server, address in answers.servers.items()
     ]
     return [
-        f"\nWritten: {name} (hosts.yml, and group_vars/all/*.yml for users, mirrors and frameworks). Next:",
-        "  1. Make each server known: log in once, and answer yes only if ssh shows the fingerprint that the server itself shows",
-        "     at its console: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub",
+        f"\nWritten: {name}",
+        "Users, mirrors and frameworks are in its group_vars/all/. Next:",
+        "  1. Log in to each server once. Answer yes only if the fingerprint is the one",
+        "     that the server's console shows:",
+        "     ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub",
         *logins,
-        f"  2. ./trainyard apply -i {name} --check    # what would change; changes nothing",
+        f"  2. ./trainyard apply -i {name} --check    # what would change",
         f"  3. ./trainyard apply -i {name}            # do it",
     ]

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
+from rich.text import Text
 
 from trainyard import inventory, playbooks
 from trainyard.errors import TrainyardError, UsageError
@@ -77,7 +78,7 @@ def confirm() -> None:
     if not sys.stdin.isatty():
         raise UsageError("undo asks for confirmation, and there is no terminal to ask on. Use --yes, or --check to only look.")
     try:
-        answer = console.input("Type yes to remove all of this: ")
+        answer = console.input(Text("Type yes to remove all of this: "))
     except EOFError:
         answer = ""
     if answer.strip() != "yes":
