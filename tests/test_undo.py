@@ -86,9 +86,22 @@ def test_without_roles_everything_is_meant_and_a_limit_counts(
     assert "  base from gpu1\n" in printed
     assert "jupyter" not in printed
     assert "head" not in printed
-    assert "./trainyard drain" in printed, "jobs lose their frameworks"
+    assert "./trainyard drain" not in printed, "there is no cluster"
     assert runs[0]["words"] == []
     assert runs[0]["limit"] == "gpu1"
+
+
+def test_in_a_cluster_it_is_said_that_jobs_lose_what_they_run_with(
+    lab: str, runs: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster = "    cluster: {children: {slurm_controller: {hosts: {head: }}, slurm_compute: {hosts: {gpu1: }}}}\n"
+    Path(lab, "hosts.yml").write_text(HOSTS + cluster)
+    assert cli.main(["undo", "-i", lab, "--yes", "framework_env"]) == 0
+    assert f"  ./trainyard drain -i {lab} --wait NODE\n" in capsys.readouterr().out
+    assert cli.main(["undo", "-i", lab, "--yes", "slurm"]) == 0
+    assert "  slurm from head, gpu1\n" in capsys.readouterr().out
+    assert cli.main(["undo", "-i", lab, "--yes", "jupyter"]) == 0
+    assert "drain" not in capsys.readouterr().out
 
 
 def test_a_check_asks_nothing(lab: str, runs: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:

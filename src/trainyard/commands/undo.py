@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -52,16 +53,17 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 
 def run(arguments: argparse.Namespace) -> int:
     """Show, ask, and undo; return the exit status."""
-    found = targets(inventory.listing(arguments.inventory, arguments.limit), wanted(arguments.roles))
+    listed = inventory.listing(arguments.inventory, arguments.limit)
+    found = targets(listed, wanted(arguments.roles))
     if not found:
         raise TrainyardError(f"No node of the inventory has the roles {', '.join(arguments.roles)}. Nothing is to be removed.")
     console.print("Would be removed:" if arguments.check else "To be removed:", highlight=False)
     for role, nodes in found.items():
         console.print(f"  {role} from {', '.join(nodes)}", highlight=False)
     console.print(STAYS, highlight=False)
-    if JOBS & set(found):
-        advice = f"Wait for them first: ./trainyard drain --wait -i {arguments.inventory} NODE"
-        console.print(f"Jobs on these nodes lose what they run with. {advice}", highlight=False, soft_wrap=True)
+    if JOBS & set(found) and targets(listed, ["slurm"]):
+        console.print("Jobs on these nodes lose what they run with. Wait for them first:", highlight=False)
+        console.print(f"  ./trainyard drain -i {shlex.quote(str(arguments.inventory))} --wait NODE", highlight=False, soft_wrap=True)
     if not (arguments.check or arguments.yes):
         confirm()
     options = [*(["--tags", ",".join(found)] if arguments.roles else []), *(["--check"] if arguments.check else [])]
