@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 
 import pytest
 
-from trainyard import checks, cli, containers, playbooks, runner, system
+from trainyard import checks, cli, containers, playbooks, progress, runner, system
 from trainyard.errors import TrainyardError
 from trainyard.paths import REPOSITORY
 
@@ -42,7 +44,7 @@ def report(passed: bool) -> dict[str, object]:
     """A report as the callback writes it, of one node."""
     proof = {"environment": "jax", "framework": "JAX", "version": "1", "device": "cpu", "accuracy": 0.97, "seconds": 2.0, "passed": passed}
     node = {"name": "head", "reachable": True, "converged": passed, "changed": 0, "environments": [proof], "failures": []}
-    return {"passed": passed, "nodes": [node]}
+    return {"passed": passed, "check_mode": False, "complete": True, "nodes": [node]}
 
 
 @pytest.mark.parametrize("status,passed,expected", [(0, True, 0), (0, False, 1), (2, True, 1), (4, False, 1)])
@@ -58,13 +60,63 @@ def test_exit_status_is_0_only_when_all_converged_and_all_was_proven(
     assert playbooks.run("site.yml", tmp_path) == expected
 
 
-def test_ways_to_the_web_services_come_with_the_fingerprint_to_compare() -> None:
-    service = {"name": "JupyterLab", "port": 8888, "fingerprint": "AB:CD"}
-    (line,) = playbooks.ways_in({"nodes": [{"name": "head", "services": [service]}, {"name": "node1"}]})
-    assert line == (
-        "JupyterLab on head: ssh -L 8888:127.0.0.1:8888 head, then open https://127.0.0.1:8888\n"
-        "    its certificate's SHA-256 fingerprint: AB:CD"
+def test_the_result_begins_with_a_sentence_and_ends_with_the_ways_in(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same for apply and up: both are `playbooks.run` of site.yml."""
+    secret = "Canary-Password-123"
+    (tmp_path / "hosts.yml").write_text(
+        f"all:\n  hosts:\n    head: {{ansible_host: 192.0.2.10}}\n  vars: {{ansible_user: ann, jupyter_password: {secret}}}\n"
     )
+    found = report(True)
+    service = {"name": "JupyterLab", "port": 8888, "fingerprint": "AB:CD"}
+    found["nodes"][0]["services"] = [service]  # type: ignore[index]
+
+    def ansible(_playbook: str, _inventory: Path, _words: list[str], *, environment: dict[str, str], **_more: object) -> runner.Outcome:
+        Path(environment["TRAINYARD_REPORT_JSON"]).write_text(json.dumps(found))
+        return runner.Outcome(0, interrupted=False, output="")
+
+    monkeypatch.setattr(playbooks, "STATE", tmp_path / "state")
+    monkeypatch.setattr(playbooks.runner, "run", ansible)
+    assert playbooks.run("site.yml", tmp_path) == 0
+    printed = capsys.readouterr().out
+    assert printed.index("1 of 1 node converged, 1 of 1 proof passed.") < printed.index("What trains") < printed.index("Log in:")
+    assert "Log in:\n    ssh ann@192.0.2.10\n" in printed
+    assert "JupyterLab on head: open a tunnel, then https://127.0.0.1:8888\n    ssh -L 8888:127.0.0.1:8888 ann@192.0.2.10\n" in printed
+    assert "    SHA-256 fingerprint of its certificate: AB:CD\n" in printed
+    assert "Password of JupyterLab:\n    the value of jupyter_password in the inventory\n" in printed
+    assert secret not in printed
+
+
+@pytest.mark.parametrize("width", [120, 80, 40])
+def test_the_table_of_what_trains_fits_the_terminal(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    output = io.StringIO()
+    monkeypatch.setattr(playbooks, "console", progress.Terminal(file=output, width=width))
+    playbooks.show(report(True))
+    lines = output.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    (row,) = [line for line in lines if "jax" in line]
+    assert row.split() == (["head", "jax", "1", "cpu", "0.970", "2.0", "trains"] if width >= 80 else ["head", "jax", "1", "trains"])
+
+
+def test_the_version_names_the_commit_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(["--version"])
+    assert end.value.code == 0
+    number = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
+    assert capsys.readouterr().out.startswith(f"trainyard {number}")
+    monkeypatch.setattr(cli, "REPOSITORY", tmp_path)
+    (tmp_path / "pyproject.toml").write_text('[project]\nversion = "7.8"\n')
+    assert cli.version() == "trainyard 7.8", "an unpacked archive has no commit"
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    assert cli.version() == "trainyard 7.8", "nor has a repository without one"
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "x"], check=True)
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    assert cli.version().startswith("trainyard 7.8 (commit ")
+    assert commit.startswith(cli.version().removeprefix("trainyard 7.8 (commit ").removesuffix(")"))
 
 
 def test_a_check_lists_what_would_change_and_shows_no_proof_that_was_not_run(capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,6 +131,7 @@ def test_a_check_lists_what_would_change_and_shows_no_proof_that_was_not_run(cap
     printed = capsys.readouterr().out
     assert "not run" not in printed
     assert printed.splitlines() == [
+        "1 of 1 node without an error, 0 of 1 proof on record.",
         "head         no error, 0 would change",
         "  base: Install the base packages",
         "  Write the settings (a, b)",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible_collections.trainyard.core.plugins.module_utils import _report, _report_page
@@ -14,7 +16,7 @@ from trainyard.paths import REPOSITORY
 
 FIXTURES = REPOSITORY / "tests" / "fixtures" / "report"
 CHROMIUM, CHROMEDRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"
-NAMES = sorted(path.stem for path in FIXTURES.glob("*.json"))
+NAMES = [*sorted(path.stem for path in FIXTURES.glob("*.json")), "thirty"]
 WIDTHS = {"desk": 1280, "phone": 360}
 GROUND = {"light": "rgb(246, 246, 243)", "dark": "rgb(18, 23, 26)"}
 
@@ -31,11 +33,24 @@ def browser() -> Iterator[webdriver.Chrome]:
     driver.quit()
 
 
+def loaded(name: str) -> dict[str, Any]:
+    """Return a report of the fixtures, or one of thirty nodes of which one failed."""
+    if name != "thirty":
+        return _report.load(FIXTURES / f"{name}.json")
+    report = _report.load(FIXTURES / "passed.json")
+    gpus = ["NVIDIA A100-SXM4-80GB"] * 4
+    nodes = [{**copy.deepcopy(report["nodes"][1]), "name": f"gpu{number:02}", "gpus": gpus} for number in range(30)]
+    message = "No space left on device"
+    failure = {"task": "Install the packages", "role": "base", "message": message, "what_to_do": _report.what_to_do(message, "gpu17")}
+    nodes[17].update(converged=False, environments=[], failures=[failure])
+    return {**report, "lab": "physics", "passed": False, "nodes": nodes}
+
+
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pages")
     for name in NAMES:
-        (folder / f"{name}.html").write_text(_report_page.render_html(_report.load(FIXTURES / f"{name}.json")), encoding="utf-8")
+        (folder / f"{name}.html").write_text(_report_page.render_html(loaded(name)), encoding="utf-8")
     return folder
 
 
@@ -82,25 +97,40 @@ def test_the_matrix_holds_what_each_node_proved(browser: webdriver.Chrome, pages
 
 def test_on_a_phone_every_value_stands_beside_its_name(browser: webdriver.Chrome, pages: Path) -> None:
     show(browser, pages / "passed.html", "phone")
-    cell = browser.find_element(By.CSS_SELECTOR, "table.matrix tbody td")
-    assert browser.execute_script("return getComputedStyle(arguments[0], '::before').content", cell) == '"tensorflow"'
-    lines = browser.find_elements(By.CSS_SELECTOR, "table.matrix tbody tr:first-child td")
+    browser.find_element(By.CSS_SELECTOR, "details.node summary").click()
+    cell = browser.find_element(By.CSS_SELECTOR, "table.environments tbody td")
+    assert browser.execute_script("return getComputedStyle(arguments[0], '::before').content", cell) == '"Framework"'
+    lines = browser.find_elements(By.CSS_SELECTOR, "table.environments tbody tr:first-child td")[:5]
     assert len({line.location["x"] for line in lines}) == 1
-    assert cells(browser, "matrix")[0][0] == "head"
+    assert cells(browser, "environments")[0][0] == "tensorflow"
+
+
+@pytest.mark.parametrize("device", list(WIDTHS))
+def test_thirty_nodes_that_passed_take_a_row_each_and_what_failed_comes_first_and_open(
+    browser: webdriver.Chrome, pages: Path, device: str
+) -> None:
+    show(browser, pages / "thirty.html", device)
+    nodes = browser.find_elements(By.CSS_SELECTOR, "details.node")
+    assert len(nodes) == 30
+    assert [node.get_attribute("open") for node in nodes[:2]] == ["true", None]
+    assert nodes[0].find_element(By.TAG_NAME, "h3").text == "gpu17"
+    heights = {node.size["height"] for node in nodes[1:]}
+    assert max(heights) <= 56, "one row"
+    assert nodes[1].text.split() == ["gpu00", *(["5/5", "trained"] if device == "desk" else ["5/5"]), "✓", "converged"]
+    cut = "return [...document.querySelectorAll('details.node h3')].filter(e => e.scrollWidth > e.clientWidth).length"
+    assert browser.execute_script(cut) == 0, "names are whole"
+    if device == "phone":
+        assert not browser.find_element(By.CSS_SELECTOR, "table.matrix").is_displayed(), "thirty nodes times five frameworks"
+        assert browser.execute_script("return document.documentElement.scrollHeight") < 6000
+    nodes[1].find_element(By.TAG_NAME, "summary").click()
+    assert nodes[1].find_element(By.CSS_SELECTOR, "table.environments").is_displayed()
 
 
 def test_a_nodes_environments_open_without_a_script(browser: webdriver.Chrome, pages: Path) -> None:
-    show(browser, pages / "failed.html")
+    show(browser, pages / "passed.html")
     assert cells(browser, "environments")[0][0] == ""
-    browser.find_element(By.CSS_SELECTOR, "details summary").click()
-    assert cells(browser, "environments")[0] == [
-        "pytorch",
-        "PyTorch 2.13.0+cu128\ncu128 build",
-        "NVIDIA H200 (cuda:0)",
-        "0.976",
-        "7.9",
-        "✓ passed",
-    ]
+    browser.find_element(By.CSS_SELECTOR, "details.node summary").click()
+    assert cells(browser, "environments")[0] == ["tensorflow", "TensorFlow 2.21.0", "CPU", "0.978", "6.4", "✓ passed"]
 
 
 def test_failures_come_first_with_what_to_do_and_run_nothing(browser: webdriver.Chrome, pages: Path) -> None:

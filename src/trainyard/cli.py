@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -12,16 +14,17 @@ from typing import NoReturn
 from ansible_collections.trainyard.core.plugins.module_utils._host.reported import printable
 
 from trainyard import ansible_options, inventory
-from trainyard.commands import add_node, apply, down, drain, plan, reboot, remove_node, resolve, resume, test, up, verify
+from trainyard.commands import add_node, apply, down, drain, init, plan, reboot, remove_node, resolve, resume, test, undo, up, verify
 from trainyard.errors import TrainyardError, UsageError
 from trainyard.paths import REPOSITORY
 
-VERBS = (up, down, resolve, plan, apply, verify, add_node, remove_node, drain, resume, reboot, test)
+VERBS = (up, down, init, resolve, plan, apply, verify, add_node, remove_node, drain, resume, reboot, undo, test)
 USAGE = 64  # EX_USAGE of sysexits.h
 
 EXAMPLES = """\
 examples:
   ./trainyard up                                a lab of three nodes on this machine, trained and proven
+  ./trainyard init mylab                        an inventory of your own servers, by six questions
   ./trainyard resolve --gpu a100 --os debian-12 --framework pytorch
                                                 what fits a machine, and why
   ./trainyard plan -i inventory/mylab           what fits your own servers, and why
@@ -31,6 +34,7 @@ examples:
   ./trainyard add-node -i inventory/mylab gpu5 --address 192.0.2.15
                                                 bring one more machine into the cluster, and prove it
   ./trainyard reboot -i inventory/mylab         reboot the nodes that compute one after another, each once its jobs have ended
+  ./trainyard undo -i inventory/mylab --check   what an undo would remove from your own servers
   ./trainyard down                              take the lab on this machine away
 """
 
@@ -44,6 +48,28 @@ class Parser(argparse.ArgumentParser):
         self.exit(USAGE, f"{self.prog}: {message}\n")
 
 
+class Version(argparse.Action):
+    """Prints the version, and the commit where the checkout has one."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_found: object) -> NoReturn:
+        """Print and end."""
+        print(version())
+        parser.exit()
+
+
+def version() -> str:
+    """Return the version that pyproject.toml has, with the commit of the checkout, and whether files differ from it."""
+    number = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    commit = ""
+    if (REPOSITORY / ".git").exists():
+        command = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--exclude=*"]
+        try:
+            commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        except (OSError, subprocess.CalledProcessError):  # no git here, or a checkout of somebody else's
+            commit = ""
+    return f"trainyard {number}" + (f" (commit {commit})" if commit else "")
+
+
 def parser() -> Parser:
     """Return the parser of all verbs."""
     top = Parser(
@@ -52,6 +78,7 @@ def parser() -> Parser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    top.add_argument("--version", action=Version, nargs=0, help="print the version and the commit of this checkout")
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
     for verb in VERBS:
         verb.register(verbs)

@@ -1,12 +1,18 @@
-"""An inventory's files before Ansible reads them: whether they are there, and are YAML."""
+"""An inventory's files before Ansible reads them: whether they are there, and are YAML; and what Ansible reads there."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
+from trainyard import runner
 from trainyard.errors import TrainyardError
 from trainyard.paths import REPOSITORY
 
@@ -84,3 +90,34 @@ def _fix(line: str, problem: str) -> str:
     if "{{" in line:
         return 'A value that begins with {{ needs quotes: name: "{{ other }}".'
     return "Indent the line like its neighbors, and write each entry as `name: value`."
+
+
+def listing(inventory: Path, limit: str | None = None) -> dict[str, Any]:
+    """Return what ansible-inventory lists: groups, and in _meta.hostvars the hosts' variables as they are written, not evaluated.
+
+    Raises:
+        TrainyardError: it cannot be read, or it has no host.
+    """
+    command = [str(Path(sys.executable).parent / "ansible-inventory"), "-i", str(inventory), "--list"]
+    done = subprocess.run(
+        [*command, *runner.extra_words(), *(["--limit", limit] if limit else [])],
+        env={**os.environ, **runner.settings()},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise TrainyardError(f"The inventory {inventory} cannot be read:\n{done.stderr.strip()[-1500:]}")
+    found: dict[str, Any] = json.loads(done.stdout)
+    if not hosts_of(found):
+        raise TrainyardError(f"The inventory {inventory} has no host{f' that {limit} means' if limit else ''}.")
+    return found
+
+
+def hosts_of(listed: Mapping[str, Any], group: str = "") -> list[str]:
+    """Return the hosts of a listing, or of one of its groups with the groups in it, each once."""
+    if group in {"", "all"}:
+        return list(dict.fromkeys(name for key, data in listed.items() if key != "_meta" for name in data.get("hosts", [])))
+    data = listed.get(group, {})
+    below = [name for child in data.get("children", []) for name in hosts_of(listed, child)]
+    return list(dict.fromkeys([*data.get("hosts", []), *below]))

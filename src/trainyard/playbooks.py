@@ -4,32 +4,36 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ansible_collections.trainyard.core.plugins.module_utils import _report
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from trainyard import ansible_options, runner
+from trainyard import access, ansible_options, runner
+from trainyard import inventory as inventory_files
+from trainyard.access import short
 from trainyard.errors import TrainyardError
 from trainyard.paths import STATE
-from trainyard.progress import Progress, console
+from trainyard.progress import Progress, console, phases_of
 
 SITE = "site.yml"
 VERIFY = "playbooks/verify.yml"
+ROOM_FOR_DETAILS = 64
+"""Columns from which on the table of what trains has devices and numbers."""
 
 
-def add_arguments(verb: argparse.ArgumentParser) -> None:
-    """Add the words that every verb with an inventory takes."""
+def add_arguments(verb: argparse.ArgumentParser, *, tags: bool = True) -> None:
+    """Add the arguments that every verb with an inventory takes, with Ansible's tags or without."""
     verb.add_argument("-i", "--inventory", required=True, type=Path, help="inventory file or folder")
     verb.add_argument("-l", "--limit", metavar="NODES", help="only these nodes (an Ansible pattern)")
     verb.add_argument("--json", type=Path, metavar="FILE", help="write the result for machines here too")
     verb.add_argument("--html", type=Path, metavar="FILE", help="write the result page here too")
-    ansible_options.add(verb)
+    ansible_options.add(verb, playbook=tags)
 
 
 def common(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -67,7 +71,7 @@ def run(
     # In a folder of its own, since another run from this checkout may be at work: the one's result must not pass for the other's.
     with tempfile.TemporaryDirectory(prefix="run-", dir=STATE) as folder:
         own_json, own_html = Path(folder, "report.json"), Path(folder, "report.html")
-        with Progress(f"{playbook} on {inventory}") as progress:
+        with Progress(f"{playbook} on {short(inventory)}", phases_of(playbook)) as progress:
             outcome = runner.run(
                 playbook,
                 inventory,
@@ -87,36 +91,34 @@ def run(
             if source.exists():
                 source.replace(target)
     show(report)
+    if not report["check_mode"] and (playbook == SITE or any(node.get("services") for node in report["nodes"])):
+        _show_ways_in(report, inventory)
     console.print(f"\nReport: {short(html_file or report_html)}  ({short(json_file or report_json)})", highlight=False)
     return 0 if outcome.status == 0 and report["passed"] else 1
 
 
 def show(report: Mapping[str, Any]) -> None:
-    """Print the table node x framework, what changed where that was asked for, and what failed."""
+    """Print the result in a sentence, the table node x framework, what changed where that was asked for, and what failed."""
+    console.print(Text(_report.summary(report), style="bold green" if report["passed"] else "bold red"))
     checked = report.get("check_mode", False)
     proofs = [(node["name"], proof) for node in report["nodes"] for proof in node["environments"]]
     proofs = [(name, proof) for name, proof in proofs if not (checked and proof["passed"] is None)]  # check mode runs none
     if proofs:
-        table = Table(title="What trains", title_justify="left")
-        for heading in ("node", "environment", "framework", "version", "device"):
-            table.add_column(heading)
-        table.add_column("accuracy", justify="right")
-        table.add_column("seconds", justify="right")
-        table.add_column("")
+        table = Table(title="What trains", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        roomy = console.width >= ROOM_FOR_DETAILS
+        for heading in ("node", "environment", "version", *(("device",) if roomy else ())):
+            table.add_column(heading, overflow="fold")
+        for heading in ("accuracy", "seconds") if roomy else ():
+            table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column("", no_wrap=True)
         for node, proof in proofs:
-            passed = proof["passed"]
-            table.add_row(
-                node,
-                proof["environment"],
-                proof["framework"],
-                proof["version"] or "-",
+            details = [
                 proof["device"] or "-",
                 "-" if proof["accuracy"] is None else f"{proof['accuracy']:.3f}",
                 "-" if proof["seconds"] is None else f"{proof['seconds']:.1f}",
-                Text("trains", style="green")
-                if passed
-                else Text("not run" if passed is None else "FAILED", style="yellow" if passed is None else "bold red"),
-            )
+            ]
+            word, style = {True: ("trains", "green"), False: ("FAILED", "bold red"), None: ("not run", "yellow")}[proof["passed"]]
+            table.add_row(node, proof["environment"], proof["version"] or "-", *(details if roomy else ()), Text(word, style=style))
         console.print(table)
     for node in report["nodes"]:
         changed = f"{node['changed']} {'would change' if checked else 'changed'}"
@@ -127,7 +129,16 @@ def show(report: Mapping[str, Any]) -> None:
         for failure in node["failures"]:
             console.print(Text(f"  {failure['task']}: {failure['message']}", style="red"))
             console.print(Text(f"  -> {failure['what_to_do']}"))
-    for line in ways_in(report):
+
+
+def _show_ways_in(report: Mapping[str, Any], inventory: Path) -> None:
+    """Print how to get in; a command stays whole, so that it can be copied."""
+    try:
+        hosts = inventory_files.listing(inventory)["_meta"]["hostvars"]
+    except TrainyardError:  # the run itself got by; names are known in any case
+        hosts = {}
+    console.print()
+    for line in access.ways_in(report, hosts, inventory if inventory.is_dir() else inventory.parent):
         console.print(line, highlight=False, soft_wrap=True)
 
 
@@ -140,18 +151,3 @@ def changes(node: Mapping[str, Any], checked: bool) -> list[str]:
             lines.append(f"  {change['role']}: {change['task']}{items}" if change["role"] else f"  {change['task']}{items}")
             lines += [f"      {line}" for line in change["diff"].splitlines()]
     return lines
-
-
-def ways_in(report: Mapping[str, Any]) -> list[str]:
-    """Return how to reach the web services that a report names, each with the fingerprint to compare before the password is typed."""
-    return [
-        f"{service['name']} on {node['name']}: {_report.tunnel(service['port'], node['name'])}, then open "
-        f"https://127.0.0.1:{service['port']}\n    its certificate's SHA-256 fingerprint: {service['fingerprint']}"
-        for node in report["nodes"]
-        for service in node.get("services", [])
-    ]
-
-
-def short(path: Path) -> str:
-    """Return a path as one types it from here."""
-    return os.path.relpath(path) if path.resolve().is_relative_to(Path.cwd()) else str(path)

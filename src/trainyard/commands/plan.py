@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,6 +14,7 @@ from ansible_collections.trainyard.core.plugins.plugin_utils._locked import with
 from ansible_collections.trainyard.core.plugins.plugin_utils._words import answer
 
 from trainyard import ansible_options, answers, catalog, runner
+from trainyard import inventory as inventory_files
 from trainyard.errors import TrainyardError, UsageError
 from trainyard.progress import Progress, console
 
@@ -82,32 +79,13 @@ def inventory_hosts(inventory: Path, limit: str | None = None) -> dict[str, dict
     Raises:
         TrainyardError: it cannot be read, or it has no host.
     """
-    command = [str(Path(sys.executable).parent / "ansible-inventory"), "-i", str(inventory), "--list"]
-    done = subprocess.run(
-        [*command, *runner.extra_words(), *(["--limit", limit] if limit else [])],
-        env={**os.environ, **runner.settings()},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise TrainyardError(f"The inventory {inventory} cannot be read:\n{done.stderr.strip()[-1500:]}")
-    listing = json.loads(done.stdout)
-    variables, every = listing.pop("_meta", {}).get("hostvars", {}), (*words.NAMES, words.EXPECTED)
-    names = dict.fromkeys(name for group in listing.values() for name in group.get("hosts", []))
-    if not names:
-        raise TrainyardError(f"The inventory {inventory} has no host{f' that {limit} means' if limit else ''}.")
-    members = _members(listing, words.GROUP)
+    listed = inventory_files.listing(inventory, limit)
+    variables, every = listed.get("_meta", {}).get("hostvars", {}), (*words.NAMES, words.EXPECTED)
+    members = inventory_files.hosts_of(listed, words.GROUP)
     return {
         name: {words.EXPECTED: name in members, **{key: value for key, value in variables.get(name, {}).items() if key in every}}
-        for name in names
+        for name in inventory_files.hosts_of(listed)
     }
-
-
-def _members(listing: Mapping[str, Any], group: str) -> set[str]:
-    """Return the hosts of a group and of the groups in it."""
-    data = listing.get(group, {})
-    return {*data.get("hosts", []), *(name for child in data.get("children", []) for name in _members(listing, child))}
 
 
 def _ask(inventory: Path, limit: str | None, hosts: Mapping[str, dict[str, Any]], *, quiet: bool) -> None:

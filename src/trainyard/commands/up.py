@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 
 from trainyard import playbooks
 from trainyard.lab import INVENTORY, lab
@@ -21,15 +20,5 @@ def run(_arguments: argparse.Namespace) -> int:
     here = lab(say=lambda text: console.print(f"· {text}"))
     here.up()
     status = playbooks.run(playbooks.SITE, INVENTORY)
-    config, password = (shlex.quote(playbooks.short(path)) for path in (here.ssh_config, here.state / "secrets" / "notebook_password"))
-    console.print(
-        f"\nLog in:      ssh -F {config} head"
-        f"\nNotebook:    ssh -F {config} -L 8888:127.0.0.1:8888 head     then open https://127.0.0.1:8888"
-        f"\nTensorBoard: ssh -F {config} -L 6006:127.0.0.1:6006 head     then open https://127.0.0.1:6006"
-        f"\nPassword of both: in {password} (TensorBoard's user is lab)"
-        "\nBefore you type it, compare the fingerprint that the browser shows with the one above."
-        f"\nAnsible:     . .venv/bin/activate && ansible-playbook site.yml -i inventory/lab",
-        highlight=False,
-        soft_wrap=True,
-    )
+    console.print("\nAnsible:     . .venv/bin/activate && ansible-playbook site.yml -i inventory/lab", highlight=False, soft_wrap=True)
     return status

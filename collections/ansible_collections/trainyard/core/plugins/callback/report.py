@@ -10,7 +10,8 @@ type: aggregate
 short_description: Writes the result of a run as JSON for machines and as a page for people
 version_added: 0.1.0
 description:
-  - Gathers, for each node, whether it converged, what failed and what to do about it, what the node is, and what its frameworks proved;
+  - Gathers, for each node, whether it converged, what failed and what to do about it, what the node is and which GPUs it has, and what its
+    frameworks proved;
     at the end of the run writes that to two files, each in one step.
   - Only playbooks that lie beside or below C(ansible.cfg) are reported, so that an unrelated playbook does not replace the lab's result.
     Commands without a playbook are not reported.
@@ -197,6 +198,7 @@ class CallbackModule(CallbackBase):
             tags=tags,
             check_mode=bool(context.CLIARGS.get("check")),
             complete=not self.stopped and not self.plays_due,
+            lab=_lab(context.CLIARGS.get("inventory") or constants.DEFAULT_HOST_LIST),
         )
         return _report.build(self.recorder, {node: stats.summarize(node) for node in stats.processed}, run)
 
@@ -216,6 +218,15 @@ class CallbackModule(CallbackBase):
             os.unlink(beside)
             raise
         return os.path.relpath(path) if Path.cwd() in path.parents else str(path)
+
+
+def _lab(inventories: Any) -> str:
+    """Return a name for the lab: of the inventory's folder."""
+    sources = [source for source in inventories or () if "," not in str(source)]  # a list of hosts has no name
+    if not sources:
+        return ""
+    path = Path(str(sources[0])).resolve()
+    return printable(path.name if path.is_dir() else path.parent.name, 60)
 
 
 def _stamp(moment: float) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +38,7 @@ class Run(NamedTuple):
         tags: the tags that it was limited to.
         check_mode: whether it only looked.
         complete: whether it came to its end; false when a failure stopped it for all nodes.
+        lab: the inventory's name.
     """
 
     started: str
@@ -48,6 +49,7 @@ class Run(NamedTuple):
     tags: list[str]
     check_mode: bool
     complete: bool
+    lab: str = ""
 
 
 class Recorder:
@@ -56,6 +58,7 @@ class Recorder:
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self.systems: dict[str, dict[str, Any]] = {}
+        self.gpus: dict[str, list[str]] = {}
         self.proofs: dict[str, dict[str, dict[str, Any]]] = {}
         self.services: dict[str, dict[str, dict[str, Any]]] = {}
         self.failures: dict[str, list[dict[str, str]]] = {}
@@ -66,10 +69,13 @@ class Recorder:
         self.seconds[node] = self.seconds.get(node, 0.0) + seconds
 
     def seen(self, node: str, result: Mapping[str, Any]) -> None:
-        """Keep what a task's result says about the node: facts, proofs, web services."""
+        """Keep what a task's result says about the node: facts, GPUs, proofs, web services."""
         facts = result.get("ansible_facts")
         if isinstance(facts, Mapping):
             self.systems.setdefault(node, {}).update(system_of(facts))
+        gpus = gpus_of(result)
+        if gpus is not None:
+            self.gpus[node] = gpus
         for proof in proofs_of(result):
             self.proofs.setdefault(node, {})[proof["environment"]] = proof
         service = service_of(result)
@@ -111,6 +117,7 @@ def build(recorder: Recorder, stats: Mapping[str, Mapping[str, int]], run: Run) 
                 "tasks": counts.get("ok", 0) + counts.get("failures", 0) + counts.get("unreachable", 0),
                 "seconds": round(recorder.seconds.get(name, 0.0), 1),
                 "system": recorder.systems.get(name, {}),
+                "gpus": recorder.gpus.get(name, []),
                 "environments": list(recorder.proofs.get(name, {}).values()),
                 "services": list(recorder.services.get(name, {}).values()),
                 "changes": recorder.changes.get(name, []),
@@ -145,6 +152,31 @@ def system_of(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a node is, as far as gathered facts tell."""
     found = {key: facts.get(fact) for key, (fact, kind) in _FACTS.items() if isinstance(facts.get(fact), kind)}
     return {key: printable(value, 60) if isinstance(value, str) else value for key, value in found.items()}
+
+
+_MOST_GPUS = 64
+
+
+def gpus_of(result: Mapping[str, Any]) -> list[str] | None:
+    """Return the names of a node's GPUs; without a driver, what the PCI bus tells. None where a result says nothing of GPUs."""
+    found = result.get("gpu_info")
+    if not isinstance(found, Mapping):
+        return None
+    smi = found.get("nvidia_smi")
+    named = _mappings(smi.get("gpus")) if isinstance(smi, Mapping) else []
+    devices = [device for device in _mappings(found.get("pci")) if device.get("device") and not device.get("virtual_function")]
+    names = [gpu.get("name") or "GPU without a name" for gpu in named] or [f"NVIDIA GPU 10de:{device['device']}" for device in devices]
+    return [printable(name, 60) for name in names[:_MOST_GPUS]]
+
+
+def _mappings(value: object) -> list[Mapping[str, Any]]:
+    return [each for each in value if isinstance(each, Mapping)] if isinstance(value, list) else []
+
+
+def counted(names: Iterable[str]) -> list[str]:
+    """Return each name once, with how often it is there: 4 x NVIDIA A100."""
+    every = list(names)
+    return [f"{every.count(name)} x {name}" if every.count(name) > 1 else name for name in dict.fromkeys(every)]
 
 
 _PROOF: dict[str, tuple[type, ...]] = {

@@ -71,6 +71,21 @@ summary:hover { color: var(--ink); }
 :focus-visible { outline: 2px solid var(--good); outline-offset: 2px; }
 .changes { margin: .5rem 0 0; padding-left: 1.2rem; }
 .changes li { margin: .25rem 0; overflow-wrap: anywhere; }
+.list { padding: 0; }
+.node { margin: 0; }
+.node + .node { border-top: 1px solid var(--line); }
+.node > summary {
+  display: flex; gap: .3rem .9rem; align-items: center; width: auto; padding: .6rem 1.4rem; color: var(--ink); font-size: 1rem;
+}
+.node > summary::before { content: "\\25B8"; color: var(--soft); flex: none; }
+.node[open] > summary::before { content: "\\25BE"; }
+.node > summary::-webkit-details-marker { display: none; }
+.node > summary h3 { flex: 1; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+.node[open] > summary h3 { overflow-wrap: anywhere; white-space: normal; }
+.node > summary .soft { white-space: nowrap; font-size: .9rem; }
+.inside { padding: 0 1.4rem 1.2rem; }
+a { color: inherit; }
+a code { white-space: nowrap; }
 .detail { margin: .7rem -1.4rem -1.2rem; overflow-x: auto; }
 .detail th, .detail td { padding: .5rem 1.1rem; }
 .detail tr > :first-child { padding-left: 1.4rem; }
@@ -86,6 +101,11 @@ footer { color: var(--soft); font-size: .88rem; margin-top: 3rem; padding-bottom
   tr { border-top: 1px solid var(--line); padding: .7rem 1rem; }
   tbody tr:first-child { border-top: 0; }
   th, td, .detail th, .detail td { border: 0; padding: .2rem 0; }
+  .wide { display: none; }
+  .overview { display: none; }  /* each node has the same below, in a row that opens */
+  .list { padding: 0; }
+  .node > summary { padding: .6rem 1rem; gap: .6rem; }
+  .inside { padding: 0 1rem 1rem; }
   .detail { margin: .8rem -1rem -1rem; }
   .detail tr > :first-child { padding-left: 0; }
   .detail tbody tr:first-child { border-top: 1px solid var(--line); }
@@ -106,27 +126,34 @@ footer { color: var(--soft); font-size: .88rem; margin-top: 3rem; padding-bottom
   .mark { border: 1px solid currentColor; }
   .sheet, tr { break-inside: avoid; }
   summary { display: none; }
+  .node > summary { display: flex; }
+  .overview { display: block; }
   details::details-content { content-visibility: visible; block-size: auto; }
   h2 { break-after: avoid; }
 }
 """
 
 _GOOD, _BAD, _OPEN = "good", "bad", "open"
+_MANY_NODES = 8
+"""With more nodes than this the overview has a line for each; versions and devices are in the nodes' details."""
+_MANY_SERVICES = 6
+"""More services than this are shown when somebody asks for them."""
 _SIGNS = {_GOOD: "✓", _BAD: "✗", _OPEN: "○"}
 
 
 def render_html(report: Mapping[str, Any]) -> str:
     """Return the page for a report."""
     state, word = _state(report)
-    text = _report.summary(report)
+    text, lab = _report.summary(report), report.get("lab", "")  # which reports of older versions lack
+    title = " - ".join(part for part in (f"{word}: {text.rstrip('.')}", lab, "Trainyard") if part)
     parts = [
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         '<meta name="color-scheme" content="light dark">',
         # Whatever a message might hold, nothing is loaded and nothing runs.
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">",
-        f"<title>{_e(word)}: {_e(text.rstrip('.'))} - Trainyard</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>",
-        f'<header>\n<p><span class="brand">Trainyard</span>{_mark(state, word)}</p>\n<h1>{_e(text)}</h1>',
+        f"<title>{_e(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>",
+        f'<header>\n<p><span class="brand">Trainyard{f" · {_e(lab)}" if lab else ""}</span>{_mark(state, word)}</p>\n<h1>{_e(text)}</h1>',
         _list(_about(report)),
         "</header>",
         _failures(report),
@@ -154,6 +181,7 @@ def _about(report: Mapping[str, Any]) -> list[str]:
         about.append(f"limited to {_e(report['limit'])}")
     if report["tags"]:
         about.append(f"tags {_e(', '.join(report['tags']))}")
+    about += map(_e, _report.counted(gpu for node in report["nodes"] for gpu in node.get("gpus", [])))
     changed = sum(node["changed"] for node in report["nodes"])
     about.append(
         f"{_report.count(changed, 'change')} {'would be made' if report['check_mode'] else 'made'}" if changed else "nothing changed"
@@ -191,27 +219,27 @@ def _matrix(report: Mapping[str, Any]) -> str:
     columns = list(dict.fromkeys(proof["environment"] for proof in _report.all_proofs(report)))
     if not columns:
         return ""
-    rows = []
-    for node in report["nodes"]:
+    rows, brief = [], len(report["nodes"]) > _MANY_NODES
+    for node in _by_urgency(report):
         by_name = {proof["environment"]: proof for proof in node["environments"]}
-        cells = [_matrix_cell(column, by_name.get(column)) for column in columns]
+        cells = [_matrix_cell(column, by_name.get(column), brief) for column in columns]
         if not by_name:
             cells = [f'<td role="cell" colspan="{len(columns)}"><span class="soft">no proof was run here</span></td>']
         rows.append(f'<tr role="row"><th scope="row" role="rowheader">{_e(node["name"])}</th>{"".join(cells)}</tr>')
     return (
-        '<section aria-labelledby="trains">\n<h2 id="trains">What trains</h2>\n'
+        '<section class="overview" aria-labelledby="trains">\n<h2 id="trains">What trains</h2>\n'
         '<div class="sheet scroll" tabindex="0" role="region" aria-labelledby="trains">\n'
         f"{_table('matrix', ['Node', *columns], rows)}</div>\n</section>"
     )
 
 
-def _matrix_cell(column: str, proof: Mapping[str, Any] | None) -> str:
+def _matrix_cell(column: str, proof: Mapping[str, Any] | None, brief: bool) -> str:
     if proof is None:
         inside = '<span class="soft">not here</span>'
     else:
         state, word = _proof_state(proof)
         lines = [proof["version"], " · ".join(part for part in (_device(proof), _seconds(proof["seconds"])) if part)]
-        inside = _mark(state, word) + "".join(f'<span class="small">{_e(line)}</span>' for line in lines if line)
+        inside = _mark(state, word) + "".join(f'<span class="small">{_e(line)}</span>' for line in lines if line and not brief)
     return f'<td role="cell" data-label="{_e(column)}"><div>{inside}</div></td>'
 
 
@@ -228,7 +256,7 @@ def _services(report: Mapping[str, Any]) -> str:
             command = _report.tunnel(service["port"], node["name"])
             cells = [
                 ("Tunnel", f"<code>{_e(command)}</code>"),
-                ("Then open", f"<code>https://127.0.0.1:{service['port']}</code>"),
+                ("Then open", _link(f"https://127.0.0.1:{int(service['port'])}")),
                 ("SHA-256 fingerprint of its certificate", f"<code>{_e(service['fingerprint'])}</code>"),
             ]
             inside = "".join(f'<td role="cell" data-label="{label}"><div>{cell}</div></td>' for label, cell in cells)
@@ -236,48 +264,67 @@ def _services(report: Mapping[str, Any]) -> str:
             rows.append(f'<tr role="row"><th scope="row" role="rowheader">{name}</th>{inside}</tr>')
     if not rows:
         return ""
+    table = _table("services", ["Service", "Tunnel", "Then open", "SHA-256 fingerprint of its certificate"], rows)
+    sheet = f'<div class="sheet scroll" tabindex="0" role="region" aria-labelledby="reach">\n{table}</div>\n'
+    if len(rows) > _MANY_SERVICES:
+        sheet = f"<details>\n<summary>{_report.count(len(rows), 'service')}: tunnels and fingerprints</summary>\n{sheet}</details>\n"
     return (
-        '<section aria-labelledby="reach">\n<h2 id="reach">How to reach the services</h2>\n'
-        '<div class="sheet scroll" tabindex="0" role="region" aria-labelledby="reach">\n'
-        f"{_table('services', ['Service', 'Tunnel', 'Then open', 'SHA-256 fingerprint of its certificate'], rows)}</div>\n"
+        f'<section aria-labelledby="reach">\n<h2 id="reach">How to reach the services</h2>\n{sheet}'
         '<p class="soft">A browser warns of a self-made certificate once. Compare the fingerprint that it shows with this one '
         "before you type the password.</p>\n</section>"
     )
 
 
+def _link(address: str) -> str:
+    return f'<a href="{_e(address)}" rel="noreferrer"><code>{_e(address)}</code></a>'
+
+
 def _nodes(report: Mapping[str, Any]) -> str:
     return (
-        '<section aria-labelledby="nodes">\n<h2 id="nodes">Nodes</h2>\n'
-        + "\n".join(_node(node, report["check_mode"]) for node in report["nodes"])
-        + "\n</section>"
+        '<section aria-labelledby="nodes">\n<h2 id="nodes">Nodes</h2>\n<div class="sheet list">\n'
+        + "\n".join(_node(node, report["check_mode"]) for node in _by_urgency(report))
+        + "\n</div>\n</section>"
     )
 
 
-def _node(node: Mapping[str, Any], check_mode: bool) -> str:
+def _by_urgency(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the nodes, those first that need somebody."""
+    return sorted(report["nodes"], key=lambda node: _node_state(node, report["check_mode"])[2])
+
+
+def _node_state(node: Mapping[str, Any], check_mode: bool) -> tuple[str, str, int]:
+    """Return how a node is, in a word, and how urgent that is: 0 comes first."""
     if not node["reachable"]:
-        mark = _mark(_BAD, "not reached")
-    elif node["converged"]:
-        mark = _mark(_GOOD, "no error" if check_mode else "converged")
-    else:
-        mark = _mark(_BAD, "failed") if node["failures"] else _mark(_OPEN, "not finished")
-    system = node["system"]
+        return _BAD, "not reached", 0
+    if not node["converged"]:
+        return (_BAD, "failed", 0) if node["failures"] else (_OPEN, "not finished", 1)
+    if any(proof["passed"] is False for proof in node["environments"]):
+        return _BAD, "does not train", 0
+    return _GOOD, "no error" if check_mode else "converged", 2
+
+
+def _node(node: Mapping[str, Any], check_mode: bool) -> str:
+    state, word, urgency = _node_state(node, check_mode)
+    system, proofs = node["system"], node["environments"]
     about = [
         " ".join(str(system[key]) for key in ("distribution", "version") if key in system),
         f"Linux {system['kernel']}" if "kernel" in system else "",
         str(system.get("architecture", "")),
         _report.count(int(system["cores"]), "core") if "cores" in system else "",
         f"{int(system['memory_mb']) / 1024:.0f} GiB of memory" if "memory_mb" in system else "",
+        *_report.counted(node.get("gpus", [])),
         f"{_report.count(node['tasks'], 'task')}, {node['changed']} changed",
         _duration(node["seconds"]) if node["seconds"] >= 1 else "",
     ]
-    head = f'<div class="head"><h3>{_e(node["name"])}</h3>{mark}</div>\n{_list(_e(part) for part in about if part)}'
+    trained = f'{sum(proof["passed"] is True for proof in proofs)}/{len(proofs)}<span class="wide"> trained</span>' if proofs else ""
+    head = f'<summary><h3>{_e(node["name"])}</h3><span class="soft">{trained}</span>{_mark(state, word)}</summary>\n'
     table = ""
-    if node["environments"]:
+    if proofs:
         headings = ["Environment", "Framework", "Device", "Accuracy", "Seconds", "Proof"]
-        rows = map(_proof_row, node["environments"])
-        table = "<details>\n<summary>Its environments in detail</summary>\n"
-        table += f'<div class="detail">\n{_table("environments", headings, rows)}</div>\n</details>\n'
-    return f'<article class="sheet">\n{head}{_changes(node, check_mode)}{table}</article>'
+        table = f'<div class="detail">\n{_table("environments", headings, map(_proof_row, proofs))}</div>\n'
+    opened = " open" if urgency < 2 or (check_mode and node.get("changes")) else ""
+    inside = f"{_list(_e(part) for part in about if part)}{_changes(node, check_mode)}{table}"
+    return f'<details class="node"{opened}>\n{head}<div class="inside">\n{inside}</div>\n</details>'
 
 
 def _changes(node: Mapping[str, Any], check_mode: bool) -> str:

@@ -132,6 +132,7 @@ def test_a_run_that_passes(project: Project) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     report = project.report()
     assert (report["passed"], report["complete"], report["check_mode"], report["playbook"]) == (True, True, False, "site.yml")
+    assert report["lab"] == project.root.name, "the folder of hosts.yml"
     one, two = report["nodes"]
     assert (one["name"], one["converged"], one["tasks"], one["changed"]) == ("one", True, 2, 0)
     assert (two["tasks"], two["changed"]) == (3, 1)

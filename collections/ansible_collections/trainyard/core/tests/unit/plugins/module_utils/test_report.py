@@ -45,6 +45,19 @@ def test_web_services_are_reported_with_what_to_compare() -> None:
     assert node["services"] == [service]
 
 
+def test_gpus_are_named_as_the_driver_does_or_by_the_bus_and_the_last_look_counts() -> None:
+    pci = [{"device": "2330"}, {"device": "2330"}, {"device": "2330", "virtual_function": True}, {}, "x"]
+    recorder = recorded()
+    recorder.seen("head", {"gpu_info": {"pci": pci, "nvidia_smi": {"gpus": []}}})
+    (node,) = _report.build(recorder, {"head": WELL}, RUN)["nodes"]
+    assert node["gpus"] == ["NVIDIA GPU 10de:2330", "NVIDIA GPU 10de:2330"]
+    recorder.seen("head", {"gpu_info": {"pci": pci, "nvidia_smi": {"gpus": [{"name": "NVIDIA H200\x1b[2J"}, {"name": ""}, None]}}})
+    recorder.seen("head", {"gpu_info": "nonsense"})
+    (node,) = _report.build(recorder, {"head": WELL}, RUN)["nodes"]
+    assert node["gpus"] == ["NVIDIA H200", "GPU without a name"]
+    assert _report.counted(["a", "b", "a"]) == ["2 x a", "b"]
+
+
 def test_a_tunnel_names_an_address_since_localhost_may_be_another() -> None:
     assert _report.tunnel(8888, "head") == "ssh -L 8888:127.0.0.1:8888 head"
 
@@ -67,6 +80,7 @@ def test_a_run_in_which_all_is_well() -> None:
         "tags": [],
         "check_mode": False,
         "complete": True,
+        "lab": "",
         "passed": True,
         "nodes": [
             {
@@ -77,6 +91,7 @@ def test_a_run_in_which_all_is_well() -> None:
                 "tasks": 40,
                 "seconds": 3.2,
                 "system": {"distribution": "Debian", "kernel": "6.1"},
+                "gpus": [],
                 "environments": [PROOF],
                 "services": [],
                 "changes": [],

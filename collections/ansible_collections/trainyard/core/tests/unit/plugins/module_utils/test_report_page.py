@@ -57,8 +57,9 @@ def test_the_page_is_well_formed_and_says_its_language(page: str) -> None:
 def test_the_page_needs_nothing_beside_it(page: str) -> None:
     structure = Structure(page)
     assert not {tag for tag, _attributes in structure.seen} & {"script", "link", "img", "iframe", "object", "embed", "form", "base"}
-    assert not [attributes for _tag, attributes in structure.seen if {"src", "href", "style", "action"} & set(attributes)]
-    shown = re.sub(r"<code>https://127\.0\.0\.1:[0-9]+</code>", "", page)  # for people to type
+    assert not [attributes for _tag, attributes in structure.seen if {"src", "style", "action"} & set(attributes)]
+    assert all(re.fullmatch(r"https://127\.0\.0\.1:[0-9]+", str(tag["href"])) for _name, tag in structure.seen if "href" in tag)
+    shown = re.sub(r"https://127\.0\.0\.1:[0-9]+", "", page)  # the near ends of tunnels
     assert not re.search(r"url\(|@import|https?:", shown)
 
 
@@ -89,7 +90,7 @@ def test_every_text_of_a_report_is_escaped() -> None:
 
 def test_the_summary_comes_first() -> None:
     assert "<h1>3 of 3 nodes converged, 15 of 15 proofs passed.</h1>" in rendered("passed")
-    assert "<title>Passed: 3 of 3 nodes converged, 15 of 15 proofs passed - Trainyard</title>" in rendered("passed")
+    assert "<title>Passed: 3 of 3 nodes converged, 15 of 15 proofs passed - mylab - Trainyard</title>" in rendered("passed")
     assert "<h1>1 of 4 nodes converged, 4 of 6 proofs passed.</h1>" in rendered("failed")
     assert "<h1>Stopped early: 0 of 2 nodes converged.</h1>" in rendered("stopped")
     assert "<h1>2 of 2 nodes without an error, 4 of 6 proofs on record.</h1>" in rendered("check")
@@ -133,3 +134,33 @@ def test_ways_in_are_shown_with_the_fingerprint() -> None:
     assert "<code>ssh -L 8888:127.0.0.1:8888 head</code>" in text
     assert "<code>AB:" in text
     assert "How to reach the services" not in rendered("failed"), "a report of an older version names none"
+
+
+def test_the_lab_its_gpus_and_links_to_its_services_are_named() -> None:
+    report = _report.load(FIXTURES / "passed.json")
+    report["nodes"][2]["gpus"] = ["NVIDIA H200", "NVIDIA H200"]
+    text = _report_page.render_html(report)
+    assert '<span class="brand">Trainyard · mylab</span>' in text
+    assert " - mylab - Trainyard</title>" in text
+    assert "<li>2 x NVIDIA H200</li>" in text
+    assert text.count('<a href="https://127.0.0.1:8888"') == 1
+    older = _report.load(FIXTURES / "failed.json")
+    assert "lab" not in older, "a report of an older version"
+    assert '<span class="brand">Trainyard</span>' in _report_page.render_html(older)
+
+
+def test_nodes_that_need_somebody_come_first_and_are_open() -> None:
+    text = rendered("failed")
+    shown = re.findall(r'<details class="node"( open)?>\s*<summary><h3>(.*?)</h3>.*?<span class="mark (\w+)">', text)
+    assert [mark for _open, _name, mark in shown] == sorted((mark for _open, _name, mark in shown), key=["bad", "open", "good"].index)
+    assert all((mark != "good") == bool(opened) for opened, _name, mark in shown)
+    assert {mark for _open, _name, mark in shown} >= {"bad", "good"}
+
+
+def test_many_services_are_shown_when_somebody_asks() -> None:
+    report = _report.load(FIXTURES / "passed.json")
+    service = {"name": "JupyterLab", "port": 8888, "fingerprint": "AB:CD"}
+    for node in report["nodes"]:
+        node["services"] = [service] * 3
+    assert "<summary>9 services: tunnels and fingerprints</summary>" in _report_page.render_html(report)
+    assert "tunnels and fingerprints" not in rendered("passed")
