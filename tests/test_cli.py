@@ -60,11 +60,13 @@ def test_exit_status_is_0_only_when_all_converged_and_all_was_proven(
 
 def test_ways_to_the_web_services_come_with_the_fingerprint_to_compare() -> None:
     service = {"name": "JupyterLab", "port": 8888, "fingerprint": "AB:CD"}
-    (line,) = playbooks.ways_in({"nodes": [{"name": "head", "services": [service]}, {"name": "node1"}]})
+    line, certificate = playbooks.ways_in({"nodes": [{"name": "head", "services": [service]}, {"name": "node1"}]})
     assert line == (
         "JupyterLab on head: ssh -L 8888:127.0.0.1:8888 head, then open https://127.0.0.1:8888\n"
         "    its certificate's SHA-256 fingerprint: AB:CD"
     )
+    assert certificate.startswith("A browser warns of a self-made certificate once. Compare the fingerprint")
+    assert playbooks.ways_in({"nodes": [{"name": "node1"}]}) == []
 
 
 def test_a_check_lists_what_would_change_and_shows_no_proof_that_was_not_run(capsys: pytest.CaptureFixture[str]) -> None:

@@ -144,12 +144,13 @@ def changes(node: Mapping[str, Any], checked: bool) -> list[str]:
 
 def ways_in(report: Mapping[str, Any]) -> list[str]:
     """Return how to reach the web services that a report names, each with the fingerprint to compare before the password is typed."""
-    return [
+    ways = [
         f"{service['name']} on {node['name']}: {_report.tunnel(service['port'], node['name'])}, then open "
         f"https://127.0.0.1:{service['port']}\n    its certificate's SHA-256 fingerprint: {service['fingerprint']}"
         for node in report["nodes"]
         for service in node.get("services", [])
     ]
+    return [*ways, _report.CERTIFICATE] if ways else []
 
 
 def short(path: Path) -> str:

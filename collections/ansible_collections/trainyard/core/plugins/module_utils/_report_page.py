@@ -240,8 +240,7 @@ def _services(report: Mapping[str, Any]) -> str:
         '<section aria-labelledby="reach">\n<h2 id="reach">How to reach the services</h2>\n'
         '<div class="sheet scroll" tabindex="0" role="region" aria-labelledby="reach">\n'
         f"{_table('services', ['Service', 'Tunnel', 'Then open', 'SHA-256 fingerprint of its certificate'], rows)}</div>\n"
-        '<p class="soft">A browser warns of a self-made certificate once. Compare the fingerprint that it shows with this one '
-        "before you type the password.</p>\n</section>"
+        f'<p class="soft">{_e(_report.CERTIFICATE)}</p>\n</section>'
     )
 
 
