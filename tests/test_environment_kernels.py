@@ -47,6 +47,8 @@ class Manager:
     allowed_kernelspecs: frozenset[str] = frozenset()
     places: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
+    default = ""
+    search = True
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -74,7 +76,9 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     """The module, with stand-ins for what only nodes have."""
     client, spec, traitlets = (types.ModuleType(name) for name in ("jupyter_client", "jupyter_client.kernelspec", "traitlets"))
     vars(spec).update(KernelSpec=Spec, KernelSpecManager=Manager, NoSuchKernel=NoSuchKernel)
-    vars(traitlets).update(List=lambda *_words, **_named: (), Unicode=lambda: None)
+    vars(traitlets).update(
+        List=lambda *_words, **_named: (), Unicode=lambda *words, **_named: words[0] if words else None, Bool=lambda value, **_named: value
+    )
     for module in (client, spec, traitlets):
         monkeypatch.setitem(sys.modules, module.__name__, module)
     loader = importlib.util.spec_from_file_location("environment_kernels", SOURCE)
@@ -392,6 +396,53 @@ def test_one_that_lacks_ipykernel_says_what_to_do(here: Here, home: Path) -> Non
         here.manager.get_kernel_spec(name)
     fill(prefix / "lib/python3.6/site-packages", ("ipykernel",))
     assert here.titles == {name: "old"}
+
+
+def native(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have JupyterLab's own kernel, as its environment brings it."""
+    monkeypatch.setattr(sys, "prefix", str(here.folder.parent))
+    here.registered("python3", "python", "Python 3 (ipykernel)")
+
+
+def test_the_kernel_of_jupyterlab_is_offered_only_where_there_is_no_other(here: Here, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    native(here, monkeypatch)
+    assert here.titles == {"python3": "Python 3 (ipykernel)"}
+    assert here.manager.get_kernel_spec("python3").argv[0] == "python"
+    venv(home / "torch")
+    assert list(here.titles.values()) == ["torch"]
+
+
+def test_a_notebook_that_names_the_kernel_of_jupyterlab_gets_the_default(here: Here, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    native(here, monkeypatch)
+    jax, torch = venv(home / "jax"), venv(home / "torch")
+    names = {title: name for name, title in here.titles.items()}
+    assert here.manager.get_kernel_spec("python3").argv[0] == f"{jax}/bin/python", "the first"
+    here.manager.default = names["torch"]
+    assert here.manager.get_kernel_spec("python3").argv[0] == f"{torch}/bin/python"
+    here.manager.default = "gone"
+    assert here.manager.get_kernel_spec("python3").argv[0] == f"{jax}/bin/python"
+
+
+def test_a_kernel_of_that_name_that_somebody_registered_is_offered(here: Here, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "prefix", "/opt/elsewhere")
+    here.registered("python3", f"{venv(home / 'mine')}/bin/python", "Python 3")
+    venv(home / "torch")
+    assert list(here.titles.values()) == ["Python 3", "torch"]
+    assert here.manager.get_kernel_spec("python3").argv[0] == f"{home}/mine/bin/python"
+
+
+def test_kernels_are_sorted_by_their_titles(here: Here, home: Path) -> None:
+    for name in ("b", "C", "a"):
+        venv(home / name)
+    here.registered("zz", "/usr/bin/elsewhere", "Aa")
+    assert list(here.titles.values()) == ["a", "Aa", "b", "C"]
+
+
+def test_the_search_can_be_switched_off(here: Here, home: Path) -> None:
+    here.registered("mine", "/usr/bin/elsewhere", "My own")
+    venv(home / "torch")
+    here.manager.search = False
+    assert list(here.titles.values()) == ["My own"]
 
 
 def test_an_environment_is_not_removed_as_a_kernel(here: Here, home: Path) -> None:

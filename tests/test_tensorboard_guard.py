@@ -68,7 +68,7 @@ class Door:
     def __init__(self, server: types.ModuleType, penalty: float = 0.0) -> None:
         self.asked: list[dict[str, Any]] = []
         self.verified: list[str] = []
-        self.guard = server.Guard(self._application, "lab", service.Gate(self._verify, penalty))
+        self.guard = server.Guard(self._application, "lab", "Müller's lab", service.Gate(self._verify, penalty))
 
     def _application(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         self.asked.append(environ)
@@ -114,6 +114,17 @@ def test_nobody_else_gets_through(server: types.ModuleType, header: str | None) 
     assert status == "401 Unauthorized"
     assert headers["WWW-Authenticate"].startswith("Basic ")
     assert door.asked == []
+
+
+def test_a_browser_learns_which_lab_it_is_and_where_the_password_is(server: types.ModuleType) -> None:
+    door = Door(server)
+    said: list[Any] = []
+    body = b"".join(door.guard({"PATH_INFO": "/"}, lambda status, headers: said.extend([status, dict(headers)]))).decode()
+    assert body.startswith("401 Unauthorized\nTensorBoard of Müller's lab: reload this page and log in as lab.\n")
+    assert "tensorboard_password in the lab's inventory" in body
+    assert said[1]["WWW-Authenticate"] == 'Basic realm="TensorBoard of Mller\'s lab", charset="UTF-8"'
+    assert said[1]["Content-Type"] == "text/plain; charset=utf-8"
+    assert int(said[1]["Content-Length"]) == len(body.encode())
 
 
 def test_the_right_password_gets_through_and_is_checked_once(server: types.ModuleType) -> None:

@@ -49,7 +49,7 @@ def ways_in(report: Mapping[str, Any], hosts: Mapping[str, Mapping[str, Any]], f
     for place, what in places.items():
         lines += [f"Password of {' and '.join(what)}:", f"    {place}"]
     if services:
-        lines.append("Before you type it, compare the browser's fingerprint with the one above.")
+        lines.append(_report.CERTIFICATE)
     return lines
 
 

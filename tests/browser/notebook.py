@@ -115,11 +115,16 @@ class Jupyter:
         self._until(lambda: self._all("#jp-main-dock-panel") or self._all(".message.error"), "an answer to the password")
         return bool(self._all("#jp-main-dock-panel"))
 
+    def login_page(self) -> str:
+        """Return what somebody reads who is not logged in."""
+        self.browser.get(f"{self.url}/login")
+        return self._one("#jupyter-main-app").text
+
     def kernels(self) -> list[str]:
-        """Return the titles of the kernels that the launcher offers for notebooks."""
+        """Return the titles of the kernels that the launcher offers for notebooks, in its order."""
         self._open_launcher()
         cards = self._until(lambda: self._all(self._card()), "the launcher's cards")
-        return sorted(title for card in cards if (title := card.get_attribute("title")))
+        return [title for card in cards if (title := card.get_attribute("title"))]
 
     def run_cell(self, title: str, code: str) -> str:
         """Make a new notebook with the kernel of that title, run one cell in it, throw it away and return what the cell printed.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shlex
 import subprocess
 from collections.abc import Iterator
@@ -51,6 +52,12 @@ def jupyter(nodes: Lab) -> Iterator[Jupyter]:
         yield Jupyter(browser, f"https://127.0.0.1:{port}")
 
 
+def test_the_login_page_names_the_lab_and_says_where_the_password_is(jupyter: Jupyter) -> None:
+    shown = jupyter.login_page()
+    assert f"JupyterLab of lab, on {NODE}" in shown
+    assert "jupyter_password in the lab's inventory" in shown
+
+
 def server(nodes: Lab) -> str:
     """Return the number of JupyterLab's process on the node."""
     return on_node(nodes, "systemctl", "show", "-P", "MainPID", "trainyard-jupyter")
@@ -67,8 +74,13 @@ def test_a_cell_runs_in_the_kernel_of_each_environment(jupyter: Jupyter, nodes: 
     )
     kernels = {spec["metadata"]["trainyard"]: spec for spec in map(json.loads, specs)}
     assert sorted(kernels) == sorted(IMPORTS)
-    assert set(jupyter.kernels()) >= {spec["display_name"] for spec in kernels.values()}
+    titles = jupyter.kernels()
+    assert set(titles) >= {spec["display_name"] for spec in kernels.values()}
+    assert all(re.search(r" [0-9.]+ [(](CPU|GPU)[)]", spec["display_name"]) for spec in kernels.values()), "version and device"
+    assert "Python 3 (ipykernel)" not in titles
+    assert titles[1:] == sorted(titles[1:], key=str.casefold), "the default first, then by title"
     first = server(nodes)
+    assert jupyter.run_cell(titles[0], "import numpy; print(numpy.arange(4).sum())").strip() == "6"
     for name, spec in kernels.items():
         printed = jupyter.run_cell(spec["display_name"], f"import sys, {IMPORTS[name]} as f; print(sys.prefix, f.__version__, 6 * 7)")
         jupyter.screenshot(tmp_path / f"{name}.png")

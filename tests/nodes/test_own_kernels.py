@@ -165,7 +165,6 @@ def made(notebook: Notebook) -> Notebook:
 
 def test_all_that_can_be_used_are_kernels_and_nothing_else_is(made: Notebook) -> None:
     assert set(made.titles()) == {
-        "Python 3 (ipykernel)",
         "whole",
         "project",
         "old (needs: pip install ipykernel)",

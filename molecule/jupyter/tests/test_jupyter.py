@@ -104,6 +104,25 @@ def test_the_environment_is_a_kernel(host: Any) -> None:
     assert (spec["display_name"], spec["argv"][0]) == ("The lab's own", "/opt/trainyard/envs/jupyterlab/bin/python")
 
 
+def test_jupyterlabs_own_kernel_is_not_offered_and_notebooks_that_name_it_get_the_default(host: Any) -> None:
+    assert list(ask(host, PASSWORD, "/api/kernelspecs")["body"]["kernelspecs"]) == ["lab"]
+    assert host.file("/opt/trainyard/envs/jupyterlab/share/jupyter/kernels/python3/kernel.json").exists, "the one that is hidden"
+    assert ask(host, PASSWORD, "/api/kernelspecs/python3")["body"]["spec"]["display_name"] == "The lab's own"
+
+
+def test_a_kernel_has_a_logo(host: Any) -> None:
+    resources = ask(host, PASSWORD, "/api/kernelspecs")["body"]["kernelspecs"]["lab"]["resources"]
+    assert resources == {"logo-svg": "/kernelspecs/lab/logo-svg.svg"}
+    assert ">T</text>" in host.file("/usr/local/share/jupyter/kernels/lab/logo-svg.svg").content_string
+
+
+def test_the_login_page_names_the_lab_and_says_where_the_password_is(host: Any) -> None:
+    page = host.check_output("curl --silent --cacert %s/tls.pem https://localhost:8888/login", FOLDER)
+    assert "JupyterLab of Test lab, on " in page
+    assert "<code>jupyter_password</code>" in page
+    assert PASSWORD not in page
+
+
 def test_the_certificate_is_for_this_node_and_for_long(host: Any) -> None:
     shown = host.check_output("openssl x509 -in %s/tls.pem -noout -enddate -ext subjectAltName", FOLDER)
     assert all(name in shown for name in ("DNS:localhost", "IP Address:127.0.0.1", f"DNS:{host.check_output('hostname')}"))

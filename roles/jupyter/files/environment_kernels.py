@@ -1,8 +1,9 @@
 """Python environments as Jupyter kernels, found each time that somebody asks which kernels there are.
 
 Jupyter Server's public extension point (``ServerApp.kernel_spec_manager_class``) lets a class of ours answer that. It offers what
-it would offer anyway, and in addition every venv and every conda prefix in the usual places of the account that runs the server,
-and in the places that the configuration names. Finding them reads folders and small files; no program of an environment is run.
+it would offer anyway except for the kernel of JupyterLab's own environment, and in addition every venv and every conda prefix in
+the usual places of the account that runs the server, and in the places that the configuration names. Finding them reads folders and
+small files; no program of an environment is run.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from jupyter_client.kernelspec import KernelSpec, KernelSpecManager, NoSuchKerne
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion
-from traitlets import List, Unicode
+from traitlets import Bool, List, Unicode
 
 # Below the account's home; * is any folder that is not hidden. The first is also where conda's installers put their base.
 PLACES = (
@@ -59,6 +60,7 @@ PATIENCE = 5.0  # seconds that a page waits for an answer; a dead network mount 
 
 PYTHON = re.compile(r"python(3\.\d+)")
 MINORS = range(5, 40)  # of a Python 3 whose program does not say it; not 1, since conda has a link lib/python3.1
+NATIVE = "python3"  # jupyter_client's name for the kernel of the Python that runs the server
 LAUNCHER = Path(__file__).with_name("borrowed_ipykernel.py")
 
 
@@ -321,7 +323,14 @@ def titles(environments: Iterable[Environment], taken: Iterable[str], home: str)
 
 
 class EnvironmentKernels(KernelSpecManager):
-    """What the server offers as kernels: those with a ``kernel.json``, and the environments that no such kernel is for."""
+    """What the server offers as kernels: those with a ``kernel.json``, and the environments that no such kernel is for.
+
+    JupyterLab's own environment has no numpy, so its kernel is offered only where there is no other. Notebooks that name it (most
+    notebooks of other people do: it is called python3) get the default kernel.
+    """
+
+    default = Unicode("", config=True, help="Name of the kernel that stands in for JupyterLab's own; '' for the first.")
+    search = Bool(True, config=True, help="Whether environments that have no kernel.json are found and offered.")
 
     places: List[str] = List(Unicode(), config=True, help="Further folders that may be environments, absolute; * for any folder.")
     hidden: List[str] = List(Unicode(), config=True, help="Folders of environments that are not to be offered.")
@@ -357,7 +366,7 @@ class EnvironmentKernels(KernelSpecManager):
 
     def _own(self) -> Mapping[str, tuple[Environment, KernelSpec]]:
         """Return the kernels of environments that are found."""
-        environments = self._finder.environments()
+        environments = self._finder.environments() if self.search else ()
         for one in environments:
             if one.problem and one.problem not in self._said:
                 self._said.add(one.problem)
@@ -387,7 +396,9 @@ class EnvironmentKernels(KernelSpecManager):
     def find_kernel_specs(self) -> dict[str, str]:
         """Return the kernels' names and the folders of their logos."""
         own = (name for name in self._own() if not self.allowed_kernelspecs or name in self.allowed_kernelspecs)
-        return {**dict.fromkeys(own, self._pictures), **super().find_kernel_specs()}
+        found = {**dict.fromkeys(own, self._pictures), **super().find_kernel_specs()}
+        useful = {name: folder for name, folder in found.items() if name != NATIVE or not Path(folder).is_relative_to(sys.prefix)}
+        return useful or found
 
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
         """Return what starts a kernel.
@@ -396,6 +407,8 @@ class EnvironmentKernels(KernelSpecManager):
             NoSuchKernel: there is none of that name.
             RuntimeError: there is no ipykernel for it; says what to do.
         """
+        if kernel_name == NATIVE:
+            kernel_name = self._stand_in()
         try:
             return super().get_kernel_spec(kernel_name)
         except NoSuchKernel:
@@ -414,7 +427,15 @@ class EnvironmentKernels(KernelSpecManager):
         """Return all kernels: those that cannot start are listed too, with a title that says what they lack."""
         specs = {**{name: spec for name, (_environment, spec) in self._own().items()}, **self._others()}
         folders = self.find_kernel_specs()
-        return {name: {"resource_dir": folders[name], "spec": spec.to_dict()} for name, spec in specs.items() if name in folders}
+        offered = sorted((name for name in specs if name in folders), key=lambda name: (specs[name].display_name.casefold(), name))
+        return {name: {"resource_dir": folders[name], "spec": specs[name].to_dict()} for name in offered}
+
+    def _stand_in(self) -> str:
+        """Return the name of the kernel to start for a notebook that names JupyterLab's own."""
+        offered = self.get_all_specs()
+        if NATIVE in offered:
+            return NATIVE
+        return self.default if self.default in offered else next(iter(offered), NATIVE)
 
     def remove_kernel_spec(self, name: str) -> str:
         """Remove a ``kernel.json``; an environment is removed by whoever made it.

@@ -4,7 +4,7 @@ TensorBoard itself knows neither. Its public extension point (``tensorboard.prog
 server of ours serve it, so nothing unprotected listens anywhere, not even on loopback.
 
 Flags are TensorBoard's own. systemd gives the rest: the listening sockets, the credentials ``tls.pem`` (key and certificate) and
-``password`` (an Argon2 hash), and in TRAINYARD_LOGIN the name to log in with.
+``password`` (an Argon2 hash), and in TRAINYARD_LOGIN the name to log in with, in TRAINYARD_LAB the name of the lab.
 """
 
 from __future__ import annotations
@@ -45,9 +45,18 @@ PATIENCE = 600.0  # seconds without a look at the log folder after which the rea
 class Guard:
     """Lets a request through to an application when it carries the right login and password (HTTP Basic)."""
 
-    def __init__(self, application: Application, login: str, gate: web_service.Gate) -> None:
-        """Guard ``application``; ``gate`` checks login and password, joined by a colon."""
-        self._application, self._login, self._gate = application, login, gate
+    def __init__(self, application: Application, login: str, lab: str, gate: web_service.Gate) -> None:
+        """Guard ``application`` of the lab of that name; ``gate`` checks login and password, joined by a colon."""
+        self._application, self._gate = application, gate
+        # A browser asks for name and password in a window of its own, which some label with the realm (plain ASCII, to be safe). It
+        # shows the text to who closes that window.
+        realm = f"TensorBoard of {lab}".encode("ascii", "ignore").decode().replace('"', "").replace("\\", "")
+        self._challenge = ("WWW-Authenticate", f'Basic realm="{realm}", charset="UTF-8"')
+        self._hint = (
+            f"TensorBoard of {lab}: reload this page and log in as {login}.\n\n"
+            "The password is the lab's, not that of your own account. Ask the lab's admin for it.\n"
+            "The admin finds it as tensorboard_password in the lab's inventory.\n"
+        )
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer a request, as WSGI has it."""
@@ -55,13 +64,16 @@ class Guard:
         if allowed is None:
             return self._refuse(start_response, "503 Service Unavailable", ("Retry-After", "5"))
         if not allowed:
-            return self._refuse(start_response, "401 Unauthorized", ("WWW-Authenticate", 'Basic realm="TensorBoard", charset="UTF-8"'))
+            return self._refuse(start_response, "401 Unauthorized", self._challenge, self._hint)
         return self._application(environ, start_response)
 
     @staticmethod
-    def _refuse(start_response: Callable[..., Any], status: str, header: tuple[str, str]) -> Iterable[bytes]:
-        body = f"{status}\n".encode()
-        start_response(status, [("Content-Type", "text/plain"), ("Content-Length", str(len(body))), ("Cache-Control", "no-store"), header])
+    def _refuse(start_response: Callable[..., Any], status: str, header: tuple[str, str], hint: str = "") -> Iterable[bytes]:
+        body = f"{status}\n{hint}".encode()
+        start_response(
+            status,
+            [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body))), ("Cache-Control", "no-store"), header],
+        )
         return [body]
 
     def _allows(self, header: str, environ: Environ) -> bool | None:
@@ -259,14 +271,14 @@ def is_reading(files: LogFiles, flags: Any) -> bool:
 
 def main() -> int:
     """Run TensorBoard until it is stopped, and return the exit status."""
-    login = os.environ["TRAINYARD_LOGIN"]
+    login, lab = os.environ["TRAINYARD_LOGIN"], os.environ["TRAINYARD_LAB"]
     context = tls_context(web_service.credential("tls.pem"))
     gate = web_service.Gate(verifier(login, web_service.credential("password").read_text().strip()))
     sockets = web_service.inherited_sockets()
     addresses = [each.getsockname()[:2] for each in sockets]  # now: the server wraps the sockets, and then they are others
     tensorboard = program.TensorBoard(
         plugins=default.get_plugins(),
-        server_class=lambda application, flags: Server(Guard(application, login, gate), flags, context, sockets),
+        server_class=lambda application, flags: Server(Guard(application, login, lab, gate), flags, context, sockets),
     )
     tensorboard.configure(sys.argv)
     flags = tensorboard.flags

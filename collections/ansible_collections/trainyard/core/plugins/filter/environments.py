@@ -95,9 +95,14 @@ _value:
       type: list
       elements: dict
     kernels:
-      description: Name, path and title of each of those.
+      description:
+        - Name, path and title of each of those, as M(trainyard.core.jupyter_kernels) takes them.
+        - The title has version and device.
       type: list
       elements: dict
+    defaults:
+      description: Account -> name of its default environment; an alias is resolved.
+      type: dict
     provable:
       description: Name, path, proof, variant and device of each of those.
       type: list
@@ -114,7 +119,6 @@ ABOUT_KEYS = ("environment", "variant", "kind", "title", "proof", "device")
 MODULE_KEYS = ("name", "state", "index_url", "index_packages")
 VIEWS = {
     "frameworks": ("name", "aliases"),
-    "kernels": ("name", "path", "title"),
     "provable": ("name", "path", "proof", "variant", "device"),
 }
 
@@ -182,6 +186,13 @@ def environments(
         "frozen": frozen,
         "conda": conda,
         "system_packages": sorted({package for entry in present for package in entry["system_packages"]}),
+        "kernels": [{"name": entry["name"], "path": entry["path"], "title": entry["kernel_title"]} for entry in frameworks],
+        "defaults": {
+            user: entry["name"]
+            for user, name in wishes.get("default_for", {}).items()
+            for entry in frameworks
+            if name in {entry["name"], *entry["aliases"]}
+        },
         **{view: [{key: entry[key] for key in keys} for entry in frameworks] for view, keys in VIEWS.items()},
     }
 

@@ -120,6 +120,18 @@ def available(names: Sequence[str], catalogue: Mapping[str, Any], node: Node, va
     return [name for name, row in rows.items() if "frozen" in row or "conda" in row or node.python in row.get("pythons", [])]
 
 
+def kernel_title(name: str, environment: str, title: str, variant: Mapping[str, Any]) -> str:
+    """Return what people read in the notebooks' launcher: ``PyTorch 2.13 (CPU)``, and the name where it is one of the lab's own.
+
+    The version is that of the first requirement, which the catalogue pins.
+    """
+    first = next(iter(variant.get("requirements", [])), "")
+    version = re.sub(r"(\.\d+)\.0$", r"\1", first.partition("==")[2].partition("+")[0])
+    product = f"{title} {version}" if version else title
+    own = "" if name == environment else f", {name}"
+    return f"{product} ({variant['device'].upper()}){own}"
+
+
 def plan(
     wanted: Sequence[Any],
     services: Sequence[Any],
@@ -179,6 +191,7 @@ def plan(
                 variant=wish.variant,
                 kind=kind,
                 title=data["title"] if wish.name == wish.environment else f"{data['title']} ({wish.name})",
+                kernel_title=kernel_title(wish.name, wish.environment, data["title"], chosen),
                 proof=chosen.get("proof", data.get("proof")),
                 device=chosen["device"],
                 aliases=data.get("aliases", []) if wish.name == wish.environment else [],

@@ -220,6 +220,12 @@ def service_of(result: Mapping[str, Any]) -> dict[str, Any]:
     return {key: _clean(found[key]) if kind is str else found[key] for key, kind in types.items()}
 
 
+CERTIFICATE = (
+    "A browser warns of a self-made certificate once. Compare the fingerprint that it shows (view the certificate in the warning) with "
+    "this one before you type the password."
+)
+
+
 def tunnel(port: int, node: str) -> str:
     """Return the command that leads to a web service of a node. It names an address: ``localhost`` may lead to another one."""
     return f"ssh -L {port}:127.0.0.1:{port} {node}"

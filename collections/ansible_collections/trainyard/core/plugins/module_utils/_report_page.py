@@ -270,8 +270,7 @@ def _services(report: Mapping[str, Any]) -> str:
         sheet = f"<details>\n<summary>{_report.count(len(rows), 'service')}: tunnels and fingerprints</summary>\n{sheet}</details>\n"
     return (
         f'<section aria-labelledby="reach">\n<h2 id="reach">How to reach the services</h2>\n{sheet}'
-        '<p class="soft">A browser warns of a self-made certificate once. Compare the fingerprint that it shows with this one '
-        "before you type the password.</p>\n</section>"
+        f'<p class="soft">{_e(_report.CERTIFICATE)}</p>\n</section>'
     )
 
 

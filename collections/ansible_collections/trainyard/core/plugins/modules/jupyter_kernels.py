@@ -10,7 +10,7 @@ module: jupyter_kernels
 short_description: Offers Python environments as Jupyter kernels
 version_added: 0.1.0
 description:
-  - Writes a C(kernel.json) for each environment and removes those that this module wrote for environments no longer listed.
+  - Writes a C(kernel.json) and a logo for each environment and removes those that this module wrote for environments no longer listed.
   - Kernels of others are never touched.
 options:
   folder:
@@ -32,7 +32,7 @@ options:
         type: path
         required: true
       title:
-        description: What people read in the launcher; the name where it is not given.
+        description: What people read in the launcher; the name where it is not given. The logo shows the capitals of its first word.
         type: str
 author:
   - Trainyard contributors (@trainyard)
@@ -49,7 +49,7 @@ EXAMPLES = r"""
 - name: Offer the environments as kernels
   trainyard.core.jupyter_kernels:
     environments:
-      - {name: pytorch, path: /opt/trainyard/envs/pytorch, title: PyTorch 2.13}
+      - {name: pytorch, path: /opt/trainyard/envs/pytorch, title: PyTorch 2.13 (CPU)}
 """
 
 RETURN = r"""
@@ -77,33 +77,39 @@ from ansible_collections.trainyard.core.plugins.module_utils._host import locks
 PLACES_OF_PACKAGES = ("lib/python3*/site-packages", "root/usr/lib/python3/dist-packages", "root/usr/local/lib/python*/dist-packages")
 
 
-def present_kernels(folder: str) -> dict[str, str]:
-    """Return the kernels in a folder, name -> text of kernel.json."""
-    found = {}
-    for path in glob.glob(os.path.join(glob.escape(folder), "*", "kernel.json")):
-        with open(path, encoding="utf-8", errors="replace") as file:
-            found[os.path.basename(os.path.dirname(path))] = file.read()
+def present_kernels(folder: str) -> dict[str, dict[str, str]]:
+    """Return the kernels in a folder, name -> file -> text."""
+    found: dict[str, dict[str, str]] = {}
+    for path in glob.glob(os.path.join(glob.escape(folder), "*", kernels.SPEC)):
+        place = os.path.dirname(path)
+        files = found[os.path.basename(place)] = {}
+        for name in kernels.FILES:
+            with contextlib.suppress(FileNotFoundError), open(os.path.join(place, name), encoding="utf-8", errors="replace") as file:
+                files[name] = file.read()
     return found
 
 
-def write(folder: str, name: str, text: str) -> None:
-    """Put a kernel.json in place in one step."""
-    place = os.path.join(folder, name)
+def write(folder: str, kernel: str, files: dict[str, str]) -> None:
+    """Put a kernel's files in place, each in one step."""
+    place = os.path.join(folder, kernel)
     os.makedirs(place, mode=0o755, exist_ok=True)
-    beside = os.path.join(place, ".kernel.json.new")
-    with open(beside, "w", encoding="utf-8") as file:
-        os.fchmod(file.fileno(), 0o644)
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, os.path.join(place, "kernel.json"))
+    for name in filter(files.__contains__, kernels.FILES):
+        new = os.path.join(place, f".{name}.new")
+        with open(new, "w", encoding="utf-8") as file:
+            os.fchmod(file.fileno(), 0o644)
+            file.write(files[name])
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new, os.path.join(place, name))
 
 
-def remove(folder: str, name: str) -> None:
-    """Remove a kernel.json, and its folder if nothing else is in it."""
-    os.unlink(os.path.join(folder, name, "kernel.json"))
+def remove(folder: str, kernel: str) -> None:
+    """Remove a kernel's files, and its folder if nothing else is in it."""
+    for name in kernels.FILES:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(folder, kernel, name))
     with contextlib.suppress(OSError):
-        os.rmdir(os.path.join(folder, name))
+        os.rmdir(os.path.join(folder, kernel))
 
 
 @locks.turn("jupyter_kernels")
@@ -144,16 +150,18 @@ def main() -> None:
             "make these environments first, with ipykernel among their packages."
         )
     if not module.check_mode:
-        for name, text in todo.write.items():
-            write(folder, name, text)
+        for name, files in todo.write.items():
+            write(folder, name, files)
         for name in todo.remove:
             remove(folder, name)
-    gone = {name: present[name] for name in [*todo.write, *todo.remove] if name in present}
+    after = {f"{name}/{file}": text for name, files in todo.write.items() for file, text in files.items()}
+    removed = {f"{name}/{file}": text for name in todo.remove for file, text in present[name].items()}
+    before = {**{path: present.get(path.split("/")[0], {}).get(path.split("/")[1], "") for path in after}, **removed}
     module.exit_json(
         changed=bool(todo.write or todo.remove),
         written=sorted(todo.write),
         removed=todo.remove,
-        diff={"before": "".join(gone[name] for name in sorted(gone)), "after": "".join(todo.write[name] for name in sorted(todo.write))},
+        diff={"before": "".join(before[path] for path in sorted(before)), "after": "".join(after[path] for path in sorted(after))},
     )
 
 

@@ -84,6 +84,7 @@ def test_a_name_is_filled_up_from_the_catalogue() -> None:
             "variant": "cpu",
             "kind": "framework",
             "title": "PyTorch",
+            "kernel_title": "PyTorch (CPU)",
             "proof": "pytorch",
             "device": "cpu",
             "aliases": ["torch"],
@@ -225,6 +226,31 @@ def test_a_frozen_environment_brings_its_own_python() -> None:
 
 
 CONDA = {"channels": ["defaults"], "packages": ["python=3.6", "caffe=1.0"], "size_mb": 9}
+
+
+@pytest.mark.parametrize(
+    ("name", "requirements", "device", "title"),
+    [
+        ("pytorch", ["torch==2.13.0+cpu", "tensorboard"], "cpu", "PyTorch 2.13 (CPU)"),
+        ("pytorch", ["torch==2.13.1"], "gpu", "PyTorch 2.13.1 (GPU)"),
+        ("paper", ["torch[cuda13]==0.10.2"], "cpu", "PyTorch 0.10.2 (CPU), paper"),
+        ("pytorch", ["torch"], "cpu", "PyTorch (CPU)"),
+        ("pytorch", None, "cpu", "PyTorch (CPU)"),
+    ],
+)
+def test_a_kernel_is_titled_by_version_and_device(name: str, requirements: list[str] | None, device: str, title: str) -> None:
+    variant = {"device": device, **({"requirements": requirements} if requirements else {})}
+    assert environments.kernel_title(name, "pytorch", "PyTorch", variant) == title
+
+
+def test_the_default_of_an_account_is_known_by_its_own_name(tmp_path: Path) -> None:
+    for name in ("jax", "pytorch"):
+        (tmp_path / f"{name}-cpu-cp311-x86_64.txt").write_text(f"{name}==1.0")
+    wishes = {"environments": ["jax", "pytorch"], "variant": "cpu", "path": "/envs", "default_for": {"jupyter": "torch", "ann": "jax"}}
+    found = filters.environments(wishes, catalogue=CATALOGUE, facts=FACTS, indexes={}, locks=str(tmp_path))
+    assert found["problems"] == []
+    assert found["defaults"] == {"jupyter": "pytorch", "ann": "jax"}
+    assert found["kernels"][1] == {"name": "pytorch", "path": "/envs/pytorch", "title": "PyTorch (CPU)"}
 
 
 def test_what_comes_by_conda_brings_its_python_and_wants_what_makes_it(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ def test_good_wishes_have_no_problem() -> None:
     assert problems(listen="0.0.0.0") == ""
     assert problems(listen="::1") == ""
     assert problems(port="8888") == ""
+    assert problems(default_environment="pytorch", lab_name="AG Müller (3.14), 研究室") == ""
 
 
 @pytest.mark.parametrize(
@@ -55,6 +56,12 @@ def test_good_wishes_have_no_problem() -> None:
         ({"user": "toor", "uid": 0}, "jupyter_user is toor, the superuser."),
         ({"user": "A b"}, "jupyter_user is 'A b', which is no name for an account"),
         ({"login": "a:b"}, "jupyter_login is 'a:b'"),
+        ({"lab_name": 'a "lab"'}, "jupyter_lab_name is 'a \"lab\"'. A lab's name has 1 to 64 letters, digits, spaces and"),
+        ({"lab_name": "50%"}, "jupyter_lab_name is '50%'"),
+        ({"lab_name": "two\nlines"}, "jupyter_lab_name is 'two"),
+        ({"lab_name": ""}, "jupyter_lab_name is ''"),
+        ({"default_environment": "torch"}, "jupyter_default_environment: 'torch' is not in jupyter_environments. Known: pytorch."),
+        ({"default_environment": "torch", "environments": []}, "is not in jupyter_environments. Known: none."),
         ({"tls_certificate": "/a.pem"}, "jupyter_tls_certificate is set and jupyter_tls_key is not. Set both"),
         ({"tls_key": "/a.key"}, "jupyter_tls_key is set and jupyter_tls_certificate is not. Set both"),
         (
