@@ -68,11 +68,15 @@ removed:
 import contextlib
 import glob
 import os
+import stat
+from collections.abc import Iterable
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.trainyard.core.plugins.module_utils import _kernels as kernels
+from ansible_collections.trainyard.core.plugins.module_utils._host import files as host_files
 from ansible_collections.trainyard.core.plugins.module_utils._host import locks
 
+OPEN = 0o755  # mode of the folders
 # Of an environment of its own, and of a frozen one.
 PLACES_OF_PACKAGES = ("lib/python3*/site-packages", "root/usr/lib/python3/dist-packages", "root/usr/local/lib/python*/dist-packages")
 
@@ -86,24 +90,17 @@ def present_kernels(folder: str) -> dict[str, str]:
     return found
 
 
-def write(folder: str, name: str, text: str) -> None:
-    """Put a kernel.json in place in one step."""
-    place = os.path.join(folder, name)
-    os.makedirs(place, mode=0o755, exist_ok=True)
-    beside = os.path.join(place, ".kernel.json.new")
-    with open(beside, "w", encoding="utf-8") as file:
-        os.fchmod(file.fileno(), 0o644)
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, os.path.join(place, "kernel.json"))
-
-
 def remove(folder: str, name: str) -> None:
     """Remove a kernel.json, and its folder if nothing else is in it."""
     os.unlink(os.path.join(folder, name, "kernel.json"))
     with contextlib.suppress(OSError):
         os.rmdir(os.path.join(folder, name))
+
+
+def closed(folder: str, names: Iterable[str]) -> list[str]:
+    """Return the folders of kernels that not everybody can read, as releases before made them under a umask of 027 or 077."""
+    ours = [os.path.dirname(folder), folder, *(os.path.join(folder, name) for name in names)]
+    return [path for path in ours if os.path.isdir(path) and os.stat(path).st_mode & OPEN != OPEN]
 
 
 @locks.turn("jupyter_kernels")
@@ -143,14 +140,17 @@ def main() -> None:
             msg=f"No ipykernel is in {', '.join(lacking)}. A kernel needs it: "
             "make these environments first, with ipykernel among their packages."
         )
+    shut = closed(folder, (name for name, text in present.items() if kernels.is_ours(text))) if environments else []
     if not module.check_mode:
+        for path in shut:
+            os.chmod(path, stat.S_IMODE(os.stat(path).st_mode) | OPEN)
         for name, text in todo.write.items():
-            write(folder, name, text)
+            host_files.write(os.path.join(folder, name, "kernel.json"), text, 0o644)
         for name in todo.remove:
             remove(folder, name)
     gone = {name: present[name] for name in [*todo.write, *todo.remove] if name in present}
     module.exit_json(
-        changed=bool(todo.write or todo.remove),
+        changed=bool(todo.write or todo.remove or shut),
         written=sorted(todo.write),
         removed=todo.remove,
         diff={"before": "".join(gone[name] for name in sorted(gone)), "after": "".join(todo.write[name] for name in sorted(todo.write))},
