@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -115,3 +117,81 @@ def test_no_registry_of_the_defaults_is_named_and_no_path_of_one_machine() -> No
         assert not HOSTS.search(text), relative(path)
         assert "/wo" + "rk/" not in text, relative(path)
         assert "/opt/whe" + "els" not in text, relative(path)
+
+
+PLUGINS = ROOT / "collections" / "ansible_collections" / "trainyard" / "core" / "plugins"
+ON_NODES = [
+    path
+    for path in TRACKED
+    if path.suffix == ".py" and path.is_relative_to(PLUGINS) and path.relative_to(PLUGINS).parts[0] in {"modules", "module_utils"}
+]
+WRITERS = ("copy", "template", "unarchive", "get_url", "assemble")
+EDITORS = ("lineinfile", "blockinfile", "ini_file")
+"""They keep the mode of a file that is there."""
+
+
+@pytest.mark.parametrize("path", [path for path in YAML if {"tasks", "handlers"} & set(path.parts)], ids=relative)
+def test_tasks_give_what_they_make_a_mode(path: Path) -> None:
+    """A umask of sudo's, 077 for one, would close it to the services and users that it is for."""
+    for task in tasks(yaml.safe_load(path.read_text())):
+        for module, wish in task.items():
+            kind = module.rpartition(".")[2]
+            if not isinstance(wish, dict) or wish.get("state") == "absent":
+                continue
+            makes = {
+                "file": wish.get("state") in {"directory", "touch"},
+                **dict.fromkeys(WRITERS, True),
+                **dict.fromkeys(EDITORS, wish.get("create")),
+            }
+            assert "mode" in wish or not makes.get(kind), task.get("name")
+
+
+def calls(node: ast.AST) -> Iterator[tuple[str, ast.Call]]:
+    """Return the calls in a function, but not those in functions inside it, by the last part of their names."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Call):
+            yield ast.unparse(child.func), child
+        if not isinstance(child, (ast.FunctionDef, ast.ClassDef)):
+            yield from calls(child)
+
+
+def makes_a_file(name: str, call: ast.Call) -> bool:
+    words = [argument.value for argument in [*call.args, *(word.value for word in call.keywords)] if isinstance(argument, ast.Constant)]
+    if name == "os.open":
+        return "O_CREAT" in ast.unparse(call)
+    if name.rpartition(".")[2] == "open":
+        return any(isinstance(word, str) and re.fullmatch("[rbt+]*[wax][wbt+]*", word) for word in words)
+    return name.rpartition(".")[2] in {"write_text", "write_bytes", "touch", "copyfile"}
+
+
+UNSEEN = {
+    ("_conda_distribution.py", "_receive"),
+    ("_frozen_packages.py", "_write"),
+    ("nvidia_runfile.py", "download"),
+    ("cuda_proof.py", "prove"),
+}
+"""Functions that write into a folder of root's own, or what is moved to its place with a mode afterwards."""
+
+
+PRIVATE = {0o600, 0o700}
+"""Modes that no umask takes anything from."""
+
+
+@pytest.mark.parametrize("path", ON_NODES, ids=relative)
+def test_modules_give_what_they_make_a_mode(path: Path) -> None:
+    """A umask of sudo's, 077 for one, would close it to the services and users that it is for."""
+    tree = ast.parse(path.read_text())
+    if path == PLUGINS / "module_utils" / "_host" / "files.py":
+        return
+    for function in [tree, *(node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))]:
+        found = list(calls(function))
+        for name, call in found:
+            where = f"{relative(path)}:{call.lineno}"
+            private = any(isinstance(word, ast.Constant) and word.value in PRIVATE for word in ast.walk(call))
+            assert name != "os.makedirs", f"{where}: use make_folders of _host/files.py"
+            if name.rpartition(".")[2] == "mkdir":
+                whole = private and not any(word.arg == "parents" for word in call.keywords)
+                assert whole, f"{where}: use make_folders of _host/files.py"
+            if makes_a_file(name, call) and not private:
+                given = any(other.rpartition(".")[2] in {"chmod", "fchmod", "umask"} for other, _call in found)
+                assert given or (path.name, function.name) in UNSEEN, f"{where}: use write of _host/files.py, or give the file a mode"

@@ -49,7 +49,9 @@ def slurm_problems(wishes: Mapping[str, Any], hostvars: Mapping[str, Any], nodes
     members = [name for name in dict.fromkeys([*wishes["controllers"], *wishes["computes"], *wishes["submits"]]) if name in hostvars]
     found = slurm_conf.problems({**wishes, "users": {name: hostvars[name].get("slurm_users") or [] for name in members}})
     refused = nodes.get(wishes["host"], {}).get("refused")
-    return [*found, *hosts.name_problems(nodes, str(wishes["host"]), "slurm_hostname"), *([str(refused)] if refused else [])]
+    found += hosts.name_problems(nodes, str(wishes["host"]), "slurm_hostname")
+    found += hosts.version_problems(nodes, str(wishes["host"]), "names_and_time_address")
+    return [*found, *([str(refused)] if refused else [])]
 
 
 class FilterModule:

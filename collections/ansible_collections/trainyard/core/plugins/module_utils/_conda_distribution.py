@@ -28,6 +28,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from ansible_collections.trainyard.core.plugins.module_utils._host import files as host_files
+from ansible_collections.trainyard.core.plugins.module_utils._host import locks
+
 SEAL = ".trainyard-conda.json"  # in a version's folder: that it is whole, and the installer that it was made with
 DOWNLOADS = ".download"  # in the store; root's alone
 LOCK = ".lock"
@@ -307,7 +310,7 @@ def fetch(wanted: Wanted, places: Places, pause: Callable[[float], object] = tim
     Raises:
         CondaDistributionError: no source has it, the disk is full, or it has another sum.
     """
-    places.downloads.mkdir(mode=0o700, parents=True, exist_ok=True)
+    host_files.make_folders(places.downloads, 0o700)
     file, part = places.downloads / wanted.file, places.downloads / _part(wanted)
     if file.is_file():
         if sha256_of(file) == wanted.sha256:
@@ -547,8 +550,7 @@ def _alone(store: Path, pause: Callable[[float], object] = time.sleep) -> Iterat
     path = store / LOCK
     waited = 0.0
     while True:
-        store.mkdir(mode=0o755, parents=True, exist_ok=True)
-        with open(path, "w", encoding="utf-8", opener=_for_root) as lock:
+        with os.fdopen(locks.open_lock(path), "r+", encoding="utf-8") as lock:
             if _is_locked(lock, path):
                 yield lock
                 return
@@ -559,10 +561,6 @@ def _alone(store: Path, pause: Callable[[float], object] = time.sleep) -> Iterat
             )
         pause(1)
         waited += 1
-
-
-def _for_root(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)  # who can open a lock can hold it
 
 
 def _is_locked(lock: IO[str], path: Path) -> bool:

@@ -28,6 +28,8 @@ from typing import Any
 
 from ansible_collections.trainyard.core.plugins.module_utils import _conda_channels, _conda_worker
 from ansible_collections.trainyard.core.plugins.module_utils._file_manifest import manifest
+from ansible_collections.trainyard.core.plugins.module_utils._host import files as host_files
+from ansible_collections.trainyard.core.plugins.module_utils._host import locks
 from ansible_collections.trainyard.core.plugins.module_utils._package_lock import Pin, normalise
 from ansible_collections.trainyard.core.plugins.module_utils._package_sources import without_credentials
 from ansible_collections.trainyard.core.plugins.module_utils._python_env import (
@@ -375,7 +377,7 @@ class Environment:
         if self._variables_wanted(request) != self._variables():
             write_atomically(state, json.dumps({"version": 1, "env_vars": self._variables_wanted(request)}) + "\n")
         if self.settings.about:
-            self._activate.parent.mkdir(mode=0o755, exist_ok=True)
+            host_files.make_folders(self._activate.parent)
             write_atomically(self._activate, self._activation())
         sync_disk(self.prefix)
         self._mark(request, complete=True)
@@ -389,8 +391,7 @@ class Environment:
             raise CondaEnvError(f"{self.prefix}: nothing came of what was asked for.")
         history = beside / "conda-meta" / "history"  # by which conda knows its environments
         if not history.is_file():
-            history.parent.mkdir(exist_ok=True)
-            history.touch(mode=0o644)
+            host_files.write(history, "", 0o644)
         self._mark(request, complete=False, folder=beside)
         sync_disk(beside)
         if self.prefix.is_dir():
@@ -602,7 +603,7 @@ class Environment:
             whole["UV_FIND_LINKS"] = self.settings.wheelhouse
         if self.settings.index_url:
             whole["UV_DEFAULT_INDEX"] = self.settings.index_url
-        os.makedirs(self.settings.cache, mode=0o755, exist_ok=True)
+        host_files.make_folders(self.settings.cache)
         return subprocess.run(
             words, input=said, env=whole, cwd="/", umask=0o022, capture_output=True, text=True, errors="replace", check=False
         )
@@ -644,10 +645,11 @@ class Environment:
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         """Let one run at a time work on the packages and prefixes."""
-        os.makedirs(self.settings.cache, mode=0o755, exist_ok=True)
-        os.makedirs(self.prefix.parent, mode=0o755, exist_ok=True)
+        host_files.make_folders(self.settings.cache)
+        host_files.make_folders(self.prefix.parent)
         deadline = time.monotonic() + self.settings.patience
-        with open(f"{self.settings.cache}/.lock", "w", encoding="utf-8") as lock:
+        path = f"{self.settings.cache}/.lock"
+        with os.fdopen(locks.open_lock(path), "r+") as lock:
             while True:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -655,7 +657,7 @@ class Environment:
                 except BlockingIOError:
                     if time.monotonic() > deadline:
                         raise CondaEnvError(
-                            f"Another run has been working for {int(self.settings.patience)} seconds. See who: fuser {lock.name}"
+                            f"Another run has been working for {int(self.settings.patience)} seconds. See who: fuser {path}"
                         ) from None
                     time.sleep(0.2)
             yield

@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.trainyard.core.plugins.module_utils._host import files as host_files
 from ansible_collections.trainyard.core.plugins.module_utils._python_env import readable, sync_disk
 
 MARKER = ".trainyard-cuda.json"
@@ -395,10 +396,10 @@ class Toolkits:
         """Make a toolkit beside its place, have it on the disk, and move it there."""
         folder = self.folder(wanted.name)
         beside = self._beside(folder, "new")
-        beside.mkdir(mode=0o755)
+        host_files.make_folders(beside)
         for path, entry in made.items():
             place = beside / path
-            place.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            host_files.make_folders(place.parent)
             if entry.kind == "link":
                 place.symlink_to(entry.value)
             elif entry.kind == "text":

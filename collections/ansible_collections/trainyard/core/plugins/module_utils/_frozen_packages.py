@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ansible_collections.trainyard.core.plugins.module_utils._host import files as host_files
 from ansible_collections.trainyard.core.plugins.module_utils._package_lock import Pin, PythonEnvError, parse_lock
 from ansible_collections.trainyard.core.plugins.module_utils._package_sources import (
     NO_INDEX,
@@ -83,7 +84,7 @@ def install(root: Path, python: str, lock: str, sources: Sources) -> None:
     if missing:
         raise PythonEnvError(f"requirements: {' and '.join(missing)} is missing, which installs the others.")
     work = root / WORK
-    work.mkdir(parents=True)
+    host_files.make_folders(work)
     own = work / "own"
     _run([sys.executable, "-I", "-m", "venv", str(own)], surroundings(), sources)
     tools = _write(work / "tools.txt", [pins[name] for name in TOOLS])

@@ -27,6 +27,8 @@ from typing import Any
 
 from ansible_collections.trainyard.core.plugins.module_utils._file_manifest import manifest
 from ansible_collections.trainyard.core.plugins.module_utils._frozen_packages import Sources, install
+from ansible_collections.trainyard.core.plugins.module_utils._host import files as host_files
+from ansible_collections.trainyard.core.plugins.module_utils._host import locks
 from ansible_collections.trainyard.core.plugins.module_utils._package_lock import PythonEnvError, parse_lock
 from ansible_collections.trainyard.core.plugins.module_utils._python_env import BYTECODE_FACTOR
 
@@ -306,10 +308,10 @@ def apply(wanted: Wanted, places: Places, mirror: str = "", sources: Sources = O
                 raise FrozenRootError(f"{root} is to be built anew, and programs run in it. Run again when they have ended.")
             _build(wanted, root, mirror, sources)
         folder = places.environment(wanted)
-        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        host_files.make_folders(folder)
         if not (folder / MARKER).exists():  # before anything else, so that an interruption leaves something that is known as ours
             _write(folder / MARKER, json.dumps({"owner": OWNER, "complete": False}) + "\n", 0o644)
-        (folder / "bin").mkdir(mode=0o755, exist_ok=True)
+        host_files.make_folders(folder / "bin")
         for path, (text, mode) in texts(wanted, places).items():
             if path.name == MARKER:
                 for link, target in links(wanted, places).items():
@@ -469,8 +471,7 @@ def _alone(store: Path) -> Iterator[None]:
     """Let one run at a time work in the store."""
     path = store / ".lock"
     while True:
-        store.mkdir(mode=0o755, parents=True, exist_ok=True)
-        with open(path, "w", encoding="utf-8") as lock:
+        with os.fdopen(locks.open_lock(path), "r+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if path.exists() and os.path.samestat(os.stat(path), os.fstat(lock.fileno())):  # else another run has just removed the store
                 yield

@@ -139,6 +139,23 @@ def name_problems(nodes: Mapping[str, Mapping[str, Any]], host: str, variable: s
     return found
 
 
+def version_problems(nodes: Mapping[str, Mapping[str, Any]], host: str, variable: str) -> list[str]:
+    """Return a sentence where this node would be known to Slurm by an IPv6 address: its daemons never come to hear one another by it.
+
+    Args:
+        nodes: name in the inventory -> what :func:`node` returns.
+        host: this node's name in the inventory.
+        variable: the one by which the inventory gives a node an address.
+    """
+    address = str(nodes.get(host, {}).get("address", ""))
+    if not is_address(address) or ipaddress.ip_address(address).version == 4:
+        return []
+    return [
+        f"{variable}: {host} has the IPv6 address {address}, and Slurm's daemons do not hear each other by IPv6. Give {host} the IPv4 "
+        f"address by which the other nodes reach it as {variable}; Ansible may go on reaching it by IPv6 (ansible_host)."
+    ]
+
+
 def problems(wishes: Mapping[str, Any], nodes: Mapping[str, Mapping[str, Any]], host: str) -> list[str]:
     """Return one sentence for each thing that cannot be.
 

@@ -16,6 +16,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ansible_collections.trainyard.core.plugins.module_utils import _training_proof as training
+from ansible_collections.trainyard.core.plugins.module_utils._host import files as host_files
+from ansible_collections.trainyard.core.plugins.module_utils._host import locks
 
 TAIL = 20000  # bytes of a proof's output that are looked at
 
@@ -102,12 +104,11 @@ def run(
 def workplace(results: str) -> Iterator[str]:
     """Give a folder for the proofs to run in, to one run at a time; what a run that was killed left there goes."""
     work = os.path.join(results, ".work")
-    have_folder(results)
-    with open(os.path.join(results, ".lock"), "w", encoding="utf-8") as lock:
+    host_files.make_folders(results)
+    with os.fdopen(locks.open_lock(os.path.join(results, ".lock")), "r+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         shutil.rmtree(work, ignore_errors=True)
-        os.mkdir(work)
-        os.chmod(work, 0o711)  # proofs pass through, and see nothing of one another
+        host_files.make_folders(work, 0o711)  # proofs pass through, and see nothing of one another
         try:
             yield work
         finally:
@@ -150,19 +151,6 @@ def read(path: str) -> str | None:
         return None
 
 
-def have_folder(path: str) -> None:
-    """Make a folder and those above it, open to readers whatever root's umask is."""
-    if not os.path.isdir(path):
-        have_folder(os.path.dirname(path))
-        os.mkdir(path)
-        os.chmod(path, 0o755)
-
-
 def write(path: str, text: str) -> None:
     """Put a file in place in one step."""
-    have_folder(os.path.dirname(path))
-    beside = f"{path}.new"
-    with open(beside, "w", encoding="utf-8") as file:
-        os.fchmod(file.fileno(), 0o644)
-        file.write(text)
-    os.replace(beside, path)
+    host_files.write(path, text, 0o644)

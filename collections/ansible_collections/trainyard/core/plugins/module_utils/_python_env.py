@@ -31,6 +31,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.trainyard.core.plugins.module_utils._host import files as host_files
 from ansible_collections.trainyard.core.plugins.module_utils._host import locks
 from ansible_collections.trainyard.core.plugins.module_utils._host.reported import is_word
 from ansible_collections.trainyard.core.plugins.module_utils._package_lock import Pin, PythonEnvError, normalise, parse_lock, same_version
@@ -745,7 +746,7 @@ class Environments:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Hold the folder's lock: two runs do not work in one folder at a time, nor a run beside a killed run's uv."""
-        self.base.mkdir(mode=0o755, parents=True, exist_ok=True)
+        host_files.make_folders(self.base)
         os.chmod(self.base, 0o755)
         try:
             with locks.held(self.base / GUARD, "python_env", self.settings.patience) as self.guard:
@@ -907,7 +908,7 @@ class Environments:
             target = cached(source, self.python_version())
             known = done_elsewhere.get(inode)
             if known and not os.path.exists(target):
-                os.makedirs(os.path.dirname(target), exist_ok=True)
+                host_files.make_folders(os.path.dirname(target))
                 try:
                     os.link(known, target)
                 except OSError:
@@ -938,8 +939,8 @@ class Environments:
 
     def _write_marker(self, wanted: Wanted, state: State, *, complete: bool) -> None:
         folder = state.folder
-        folder.mkdir(mode=0o755, exist_ok=True)
-        os.chmod(folder, 0o755)
+        host_files.make_folders(folder)
+        os.chmod(folder, 0o755)  # uv, or a copy, may have made it
         content = {
             "owner": self.settings.owner,
             "lock": wanted.digest,

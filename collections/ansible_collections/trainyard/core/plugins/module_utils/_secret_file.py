@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import os
 
+from ansible_collections.trainyard.core.plugins.module_utils._host import files as host_files
+
 MODE = 0o600
 
 
@@ -33,7 +35,7 @@ def write(path: str, text: str) -> None:
     Folders above it that are missing are made with mode 0755.
     """
     folder, name = os.path.split(path)
-    os.makedirs(folder, mode=0o755, exist_ok=True)
+    host_files.make_folders(folder)
     beside = os.path.join(folder, "." + name + ".new")  # always the same name: the next run replaces what a killed one left
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, MODE)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:

@@ -68,11 +68,15 @@ removed:
 import contextlib
 import glob
 import os
+import stat
+from collections.abc import Iterable
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.trainyard.core.plugins.module_utils import _kernels as kernels
+from ansible_collections.trainyard.core.plugins.module_utils._host import files as host_files
 from ansible_collections.trainyard.core.plugins.module_utils._host import locks
 
+OPEN = 0o755  # mode of the folders
 # Of an environment of its own, and of a frozen one.
 PLACES_OF_PACKAGES = ("lib/python3*/site-packages", "root/usr/lib/python3/dist-packages", "root/usr/local/lib/python*/dist-packages")
 
@@ -89,20 +93,6 @@ def present_kernels(folder: str) -> dict[str, dict[str, str]]:
     return found
 
 
-def write(folder: str, kernel: str, files: dict[str, str]) -> None:
-    """Put a kernel's files in place, each in one step."""
-    place = os.path.join(folder, kernel)
-    os.makedirs(place, mode=0o755, exist_ok=True)
-    for name in filter(files.__contains__, kernels.FILES):
-        new = os.path.join(place, f".{name}.new")
-        with open(new, "w", encoding="utf-8") as file:
-            os.fchmod(file.fileno(), 0o644)
-            file.write(files[name])
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(new, os.path.join(place, name))
-
-
 def remove(folder: str, kernel: str) -> None:
     """Remove a kernel's files, and its folder if nothing else is in it."""
     for name in kernels.FILES:
@@ -110,6 +100,12 @@ def remove(folder: str, kernel: str) -> None:
             os.unlink(os.path.join(folder, kernel, name))
     with contextlib.suppress(OSError):
         os.rmdir(os.path.join(folder, kernel))
+
+
+def closed(folder: str, names: Iterable[str]) -> list[str]:
+    """Return the folders of kernels that not everybody can read, as releases before made them under a umask of 027 or 077."""
+    ours = [os.path.dirname(folder), folder, *(os.path.join(folder, name) for name in names)]
+    return [path for path in ours if os.path.isdir(path) and os.stat(path).st_mode & OPEN != OPEN]
 
 
 @locks.turn("jupyter_kernels")
@@ -149,16 +145,20 @@ def main() -> None:
             msg=f"No ipykernel is in {', '.join(lacking)}. A kernel needs it: "
             "make these environments first, with ipykernel among their packages."
         )
+    shut = closed(folder, (name for name, files in present.items() if kernels.is_ours(files[kernels.SPEC]))) if environments else []
     if not module.check_mode:
+        for path in shut:
+            os.chmod(path, stat.S_IMODE(os.stat(path).st_mode) | OPEN)
         for name, files in todo.write.items():
-            write(folder, name, files)
+            for file in filter(files.__contains__, kernels.FILES):
+                host_files.write(os.path.join(folder, name, file), files[file], 0o644)
         for name in todo.remove:
             remove(folder, name)
     after = {f"{name}/{file}": text for name, files in todo.write.items() for file, text in files.items()}
     removed = {f"{name}/{file}": text for name in todo.remove for file, text in present[name].items()}
     before = {**{path: present.get(path.split("/")[0], {}).get(path.split("/")[1], "") for path in after}, **removed}
     module.exit_json(
-        changed=bool(todo.write or todo.remove),
+        changed=bool(todo.write or todo.remove or shut),
         written=sorted(todo.write),
         removed=todo.remove,
         diff={"before": "".join(before[path] for path in sorted(before)), "after": "".join(after[path] for path in sorted(after))},

@@ -57,6 +57,7 @@ renewed:
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.trainyard.core.plugins.module_utils._host import files as host_files
 from ansible_collections.trainyard.core.plugins.module_utils._host import locks
 
 PENDING = Path("/var/lib/trainyard/initramfs-pending")
@@ -89,8 +90,8 @@ def main() -> None:
     renewed = kernels if due and program else []
     if due and not module.check_mode:
         if renewed:
-            PENDING.parent.mkdir(parents=True, exist_ok=True)
-            PENDING.touch()
+            host_files.make_folders(PENDING.parent)
+            PENDING.touch(0o600)
         if after is None:
             file.unlink(missing_ok=True)
         elif before != after:

@@ -63,6 +63,7 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.trainyard.core.plugins.module_utils import _nfs as nfs
 from ansible_collections.trainyard.core.plugins.module_utils import _secret_file as files
+from ansible_collections.trainyard.core.plugins.module_utils._host import files as host_files
 from ansible_collections.trainyard.core.plugins.module_utils._host import locks
 from ansible_collections.trainyard.core.plugins.module_utils._host.reported import ReportedError
 
@@ -87,8 +88,8 @@ def main() -> None:
         module.fail_json(msg=f"{error} {nfs.EXPORTS} was left as it is.")
     due = before != after or PENDING.exists()
     if due and not module.check_mode:
-        PENDING.parent.mkdir(parents=True, exist_ok=True)
-        PENDING.touch()
+        host_files.make_folders(PENDING.parent)
+        PENDING.touch(0o600)
         if after:
             files.write(nfs.EXPORTS, after)
         elif os.path.exists(nfs.EXPORTS):

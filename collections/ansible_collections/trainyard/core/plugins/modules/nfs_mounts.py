@@ -68,6 +68,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.trainyard.core.plugins.module_utils import _nfs as nfs
 from ansible_collections.trainyard.core.plugins.module_utils import _secret_file as files
+from ansible_collections.trainyard.core.plugins.module_utils._host import files as host_files
 from ansible_collections.trainyard.core.plugins.module_utils._host import locks
 
 WANTS = os.path.join(nfs.UNITS, "remote-fs.target.wants")
@@ -156,13 +157,12 @@ class Mounts:
     def have(self, folder: Folder, wish: dict[str, Any]) -> None:
         """Write a folder's units and start the one that mounts on demand."""
         made = folder.made or not os.path.exists(folder.path)
-        os.makedirs(folder.path, mode=0o755, exist_ok=True)
+        host_files.make_folders(folder.path)
         for suffix, text in (
             ("automount", nfs.automount_text(folder.path, made)),
             ("mount", nfs.mount_text(folder.path, wish["source"], wish["options"])),
         ):
-            files.write(folder.file(suffix), text)
-            os.chmod(folder.file(suffix), 0o644)
+            host_files.write(folder.file(suffix), text, 0o644)
         self.run("daemon-reload")
         rc, _output, errors = self.module.run_command([self.systemctl, "enable", "--now", folder.name + ".automount"])
         if rc:

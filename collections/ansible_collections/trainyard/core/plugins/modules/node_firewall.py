@@ -232,7 +232,7 @@ def ssh_ports() -> set[int]:
     """Return the ports by which SSH reaches this node."""
     without = not os.path.isdir("/run/sshd")  # sshd judges nothing without it, and it is there only while the daemon runs
     if without:
-        os.mkdir("/run/sshd", 0o755)
+        host_files.make_folders("/run/sshd")
     try:
         effective = command("/usr/sbin/sshd", "-T")[1]
     finally:
@@ -364,7 +364,7 @@ class Plan:
         status, _output, errors = command(fw.NFT, "--check", "--file", fw.RULES)
         if status:
             raise RefusalError(f"nft does not take {fw.RULES}: {errors.strip()}.")
-        os.makedirs(os.path.dirname(fw.WANTS), exist_ok=True)
+        host_files.make_folders(os.path.dirname(fw.WANTS))
         if not self.linked:
             os.symlink(f"../{fw.SERVICE}", fw.WANTS)
         command("systemctl", "daemon-reload")

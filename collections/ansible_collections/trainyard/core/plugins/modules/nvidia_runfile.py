@@ -94,6 +94,7 @@ from ansible.module_utils.urls import open_url
 from ansible_collections.trainyard.core.plugins.module_utils import _apt as apt
 from ansible_collections.trainyard.core.plugins.module_utils import _gpu_info as info
 from ansible_collections.trainyard.core.plugins.module_utils import _nvidia_runfile as runfile
+from ansible_collections.trainyard.core.plugins.module_utils._host import files as host_files
 
 CACHE = Path("/var/cache/trainyard/runfiles")
 NOTE = Path("/var/lib/trainyard/nvidia_runfile.json")
@@ -146,10 +147,7 @@ class Installer:
 
     def write(self, state: str) -> None:
         """Write down what is being done."""
-        NOTE.parent.mkdir(parents=True, exist_ok=True)
-        beside = NOTE.with_name(f".{NOTE.name}.new")
-        beside.write_text(json.dumps({**self.wanted, "state": state}) + "\n")
-        beside.replace(NOTE)
+        host_files.write(NOTE, json.dumps({**self.wanted, "state": state}) + "\n", 0o644)
 
     # --- the file
 
@@ -159,7 +157,7 @@ class Installer:
 
     def fetch(self) -> None:
         """Download the installer, the rest of it where a part is there already."""
-        CACHE.mkdir(parents=True, exist_ok=True)
+        host_files.make_folders(CACHE)
         part = self.file.with_name(self.file.name + ".part")
         url: str = self.wish["url"]
         try:

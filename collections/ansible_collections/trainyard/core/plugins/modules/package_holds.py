@@ -59,6 +59,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.trainyard.core.plugins.module_utils import _apt as apt
+from ansible_collections.trainyard.core.plugins.module_utils._host import files as host_files
 from ansible_collections.trainyard.core.plugins.module_utils._host import locks
 
 FOLDER = Path("/var/lib/trainyard/holds")
@@ -111,8 +112,7 @@ def _lines(names: set[str]) -> str:
 
 def _write(file: Path, names: set[str]) -> None:
     if names and not (file.is_file() and file.read_text() == _lines(names)):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(_lines(names))
+        host_files.write(file, _lines(names), 0o644)
     elif not names:
         file.unlink(missing_ok=True)
 

@@ -123,6 +123,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.trainyard.core.plugins.module_utils import _apt as apt
 from ansible_collections.trainyard.core.plugins.module_utils import _package_trees as core
 from ansible_collections.trainyard.core.plugins.module_utils._cuda_toolkits import exchange
+from ansible_collections.trainyard.core.plugins.module_utils._host import files as host_files
 from ansible_collections.trainyard.core.plugins.module_utils._python_env import readable, sync_disk
 
 ENVIRONMENT = {"LC_ALL": "C.UTF-8"}
@@ -176,7 +177,7 @@ class Trees:
         packages = self.select(wanted)
         place = self.path / wanted.name
         beside, archives = self.beside(wanted.name, "new"), self.beside(wanted.name, "archives")
-        archives.mkdir(mode=0o755, parents=True, exist_ok=True)
+        host_files.make_folders(archives)
         self.must_fit(wanted, packages, archives)
         for last in (False, True):  # what was fetched stays, so that an interrupted run goes on
             words = [f"{one.name}={one.version}" for one in packages]
@@ -188,13 +189,13 @@ class Trees:
             if last:
                 self.module.fail_json(msg=f"Fetching {wanted.package} failed: {(errors or output).strip()[-1200:]}", rc=rc)
             self.update()  # the lists may be older than what the mirror holds now
-        beside.mkdir(mode=0o755)
+        host_files.make_folders(beside)
         for one in packages:
             (archive,) = archives.glob(f"{one.name}_{one.version.replace(':', '%3a')}_*.deb")
             rc, output, errors = self.module.run_command(["dpkg-deb", "--extract", str(archive), str(beside)], environ_update=ENVIRONMENT)
             if rc:
                 self.module.fail_json(msg=f"Unpacking {archive.name} failed: {(errors or output).strip()[-1200:]}", rc=rc)
-        (beside / core.RECORD).write_text(core.record(wanted, self.owner, packages, core.inventory(beside)), encoding="utf-8")
+        host_files.write(beside / core.RECORD, core.record(wanted, self.owner, packages, core.inventory(beside)), 0o644)
         sync_disk(self.path)
         if not place.exists():
             beside.rename(place)

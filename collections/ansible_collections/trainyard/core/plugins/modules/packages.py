@@ -144,6 +144,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.trainyard.core.plugins.module_utils import _apt as apt
+from ansible_collections.trainyard.core.plugins.module_utils._host import files as host_files
 from ansible_collections.trainyard.core.plugins.module_utils._host import locks
 
 ENVIRONMENT = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8", "NEEDRESTART_MODE": "l"}
@@ -168,10 +169,7 @@ class Ledger:
     def _write(self, names: set[str], folder: Path | None = None) -> None:
         if self.owner:
             path = (folder or self.folder) / self.owner
-            path.parent.mkdir(parents=True, exist_ok=True)
-            beside = path.with_name(f".{path.name}.new")
-            beside.write_text("".join(f"{name}\n" for name in sorted(names)))
-            beside.replace(path)
+            host_files.write(path, "".join(f"{name}\n" for name in sorted(names)), 0o644)
 
     def own(self, folder: Path | None = None) -> set[str]:
         """Return what is written down for this owner."""

@@ -115,6 +115,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.trainyard.core.plugins.module_utils import _secret_file as secret_file
 from ansible_collections.trainyard.core.plugins.module_utils import _slurm_conf as slurm_conf
 from ansible_collections.trainyard.core.plugins.module_utils import _unit as systemd
+from ansible_collections.trainyard.core.plugins.module_utils._host import files as host_files
 from ansible_collections.trainyard.core.plugins.module_utils._host import locks, reported
 
 FOLDER = "/etc/slurm"
@@ -152,9 +153,9 @@ class Controller:
     def refuse(self, wanted: dict[str, str]) -> None:
         """Fail where Slurm's own tools do not read the files."""
         beside = os.path.join(FOLDER, ".trainyard")
-        os.makedirs(beside, exist_ok=True)
+        host_files.make_folders(beside)
         for name, text in wanted.items():
-            write(os.path.join(beside, name), text)
+            host_files.write(os.path.join(beside, name), text, 0o644)
         # Whatever it is asked, scontrol reads the whole configuration first; this question needs no controller.
         rc, output, errors = self.module.run_command(
             ["scontrol", "show", "hostnames", "localhost"],
@@ -230,22 +231,11 @@ class Controller:
         return f"{lines[-1]}." if lines else ""
 
 
-def write(path: str, text: str) -> None:
-    """Replace a file that everybody may read in one step."""
-    beside = path + ".new"
-    with open(beside, "w", encoding="utf-8") as file:
-        os.fchmod(file.fileno(), 0o644)
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
-
-
 def put_back(controller: Controller, running: dict[str, str], error: ControllerError) -> None:
     """Have the controller run with what it ran with before, and fail with what it said of the new configuration."""
     for name, text in running.items():
         if text:
-            write(os.path.join(FOLDER, name), text)
+            host_files.write(os.path.join(FOLDER, name), text, 0o644)
     after = "The old configuration is back, and the controller runs with it."
     try:
         controller.restart()
@@ -303,24 +293,24 @@ def main() -> None:
     if not module.check_mode:
         if before != wanted:
             controller.refuse(wanted)
-        os.makedirs(STATE, mode=0o755, exist_ok=True)
+        host_files.make_folders(STATE)
         if running is not None:
             for name, text in running.items():
                 if secret_file.read(os.path.join(STATE, name)) != text:
-                    write(os.path.join(STATE, name), text)
+                    host_files.write(os.path.join(STATE, name), text, 0o644)
         if record_text != new_record:
-            write(recorded, new_record)
+            host_files.write(recorded, new_record, 0o644)
         for name, text in wanted.items():
             if before[name] != text:
-                write(os.path.join(FOLDER, name), text)
+                host_files.write(os.path.join(FOLDER, name), text, 0o644)
         if action and running is not None:
             try:
                 controller.apply(action)
             except ControllerError as error:
-                write(recorded, record_text or "{}\n")
+                host_files.write(recorded, record_text or "{}\n", 0o644)
                 put_back(controller, running, error)
             for name, text in wanted.items():
-                write(os.path.join(STATE, name), text)
+                host_files.write(os.path.join(STATE, name), text, 0o644)
     module.exit_json(
         changed=before != wanted or bool(action),
         told=action,

@@ -479,6 +479,7 @@ class Plan:
             status, _output, errors = command("ssh-keygen", "-q", *kind, "-N", "", "-f", path)
             if status:
                 raise RefusalError(f"The host key {path} could not be made: {last_words(errors)}")
+            os.chmod(path + ".pub", 0o644)
 
     def _save(self, gone: list[str]) -> None:
         """Keep what is there now, and arm the timer."""

@@ -47,6 +47,7 @@ bundle_renewed:
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.trainyard.core.plugins.module_utils._host import files as host_files
 from ansible_collections.trainyard.core.plugins.module_utils._host import locks
 
 FOLDER = Path("/usr/local/share/ca-certificates")
@@ -75,13 +76,11 @@ def main() -> None:
         command = module.get_bin_path("update-ca-certificates")
         if not command:
             module.fail_json(msg="update-ca-certificates is not there: install the package ca-certificates first.")
-        FOLDER.mkdir(parents=True, exist_ok=True)
         for name, pem in write.items():
-            (FOLDER / name).write_text(pem)
-            (FOLDER / name).chmod(0o644)
+            host_files.write(FOLDER / name, pem, 0o644)
         for name in remove:
             (FOLDER / name).unlink()
-        module.run_command([command, "--fresh"] if remove or gone else [command], check_rc=True)
+        module.run_command([command, "--fresh"] if remove or gone else [command], check_rc=True, umask=0o022)
     module.exit_json(
         changed=stale,
         bundle_renewed=stale,

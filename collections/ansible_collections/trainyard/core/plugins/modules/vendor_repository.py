@@ -154,6 +154,7 @@ from ansible.module_utils.urls import open_url
 from ansible_collections.trainyard.core.plugins.module_utils import _apt as apt
 from ansible_collections.trainyard.core.plugins.module_utils import _openpgp as openpgp
 from ansible_collections.trainyard.core.plugins.module_utils import _vendor_repository as repository
+from ansible_collections.trainyard.core.plugins.module_utils._host import files as host_files
 from ansible_collections.trainyard.core.plugins.module_utils._host import locks
 
 APT = Path("/etc/apt")
@@ -370,7 +371,7 @@ class Repository:
         folder = Path(tempfile.mkdtemp(prefix="trainyard-repository-"))
         try:
             folder.chmod(0o755)  # apt reads as an account of its own
-            (folder / "lists" / "partial").mkdir(parents=True)
+            host_files.make_folders(folder / "lists" / "partial")
             _write(folder / "key.gpg", key)
             _write(folder / "it.sources", source.replace(str(self.key), str(folder / "key.gpg")).encode())
             self.fetch(
@@ -430,7 +431,7 @@ def _write(path: Path, content: bytes) -> None:
         path.unlink()
         return
     mode = path.stat().st_mode & 0o7777 if path.exists() else 0o644
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    host_files.make_folders(path.parent)
     beside = path.with_name(f".{path.name}.new")  # apt reads no hidden files
     beside.write_bytes(content)
     beside.chmod(mode)

@@ -19,6 +19,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.trainyard.core.plugins.module_utils._host import files as host_files
+
 FOLDER = "/run/trainyard/locks"
 """Gone after a reboot, as whatever held a lock is."""
 PATIENCE = 180.0
@@ -47,7 +49,7 @@ def boot_clock() -> float:
 
 def open_lock(path: str | Path) -> int:
     """Open a lock's file, which root alone may open: who can open a lock can hold it."""
-    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+    host_files.make_folders(os.path.dirname(path))
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 

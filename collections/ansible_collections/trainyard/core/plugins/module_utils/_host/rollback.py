@@ -92,7 +92,7 @@ class Rollback:
     def begin(self) -> None:
         """Make the folder for the copies, empty."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        os.makedirs(self.folder, mode=0o700)
+        files.make_folders(self.folder, 0o700)
 
     def arm(self, script: str, seconds: int) -> None:
         """Write the script and the units, and start the timer.
@@ -103,7 +103,7 @@ class Rollback:
         """
         for path, text in {self.script_path: script, **self.units(seconds)}.items():
             files.write(path, text, 0o700 if path == self.script_path else 0o644)
-        os.makedirs(WANTS, exist_ok=True)
+        files.make_folders(WANTS)
         link = f"{WANTS}/{self.unit}.timer"
         if not os.path.islink(link):
             os.symlink(f"../{self.unit}.timer", link)

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 
 from ansible_collections.trainyard.core.plugins.module_utils import _sshd
+from ansible_collections.trainyard.core.plugins.module_utils._host import files as host_files
 from ansible_collections.trainyard.core.plugins.module_utils._host.steps import RefusalError
 from ansible_collections.trainyard.core.plugins.module_utils._ssh import user_keys
 from ansible_collections.trainyard.core.plugins.module_utils._sshd import Account, Effective, Files
@@ -48,7 +49,7 @@ def read_users(path: str) -> str:
 
 def write(path: str, text: str, mode: int) -> None:
     """Replace a file in one step, keeping its owner and mode where it exists."""
-    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+    host_files.make_folders(os.path.dirname(path))
     beside = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.trainyard")
     with open(beside, "w", encoding="utf-8", errors="surrogateescape") as file:
         file.write(text)
@@ -82,7 +83,7 @@ def separation_folder() -> Iterator[None]:
     if os.path.isdir("/run/sshd"):
         yield
         return
-    os.mkdir("/run/sshd", 0o755)
+    host_files.make_folders("/run/sshd")
     try:
         yield
     finally:

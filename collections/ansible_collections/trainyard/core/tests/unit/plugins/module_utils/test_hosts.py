@@ -117,3 +117,12 @@ def test_an_address_that_is_none_is_refused_and_goes_nowhere(address: str) -> No
     assert problem.startswith("node2 reports the address '")
     assert "\n" not in problem
     assert hosts.renewed(OTHERS, nodes) == (block("192.0.2.1 head") + OTHERS, ["node2"])
+
+
+def test_a_cluster_of_ipv6_addresses_is_refused_by_the_variable_that_gives_it_others() -> None:
+    facts = {"hostname": "r27", "default_ipv4": {"address": "192.0.2.27"}}
+    by_six, by_four = hosts.node("r27", "", "fd00:1234::2", facts), hosts.node("r28", "192.0.2.28", "fd00:1234::3", {})
+    (problem,) = hosts.version_problems({"r27": by_six, "r28": by_four}, "r27", "names_and_time_address")
+    assert problem.startswith("names_and_time_address: r27 has the IPv6 address fd00:1234::2, and Slurm's daemons do not hear")
+    assert hosts.version_problems({"r27": by_six, "r28": by_four}, "r28", "names_and_time_address") == []
+    assert hosts.version_problems({}, "r27", "names_and_time_address") == []
