@@ -13,12 +13,33 @@ from trainyard.containers import Lab
 
 pytestmark = pytest.mark.lab
 
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJrvGRH1a3gwGQ+tT1L2yusnNqXqvFQuduzeYBZqU5TE"
+BOB: dict[str, Any] = {"name": "bob", "keys": [KEY]}
 CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "unknown framework": ({"framework_env_environments": ["tensorflow", "pytorhc"]}, ["framework_env_environments", "pytorhc", "pytorch"]),
     "unknown variant": ({"framework_env_variant": "tpu"}, ["framework_env_variant", "tpu", "cpu"]),
     "mirror that is none": ({"base_package_mirror": "tunna"}, ["base_package_mirror: 'tunna' is no mirror", "Did you mean tuna?"]),
     "misspelt variable": ({"base_packge_mirror": "tuna"}, ["base_packge_mirror", "Did you mean base_package_mirror?"]),
     "user without a key": ({"base_users": [{"name": "bob"}]}, ["base_users: the user 'bob' has no entry in keys"]),
+    "group that does not exist": (
+        {"base_users": [{**BOB, "groups": ["labb"]}]},
+        ["'bob' is to be in the group 'labb'", "Did you mean lab?"],
+    ),
+    "number of the admin": ({"base_users": [{**BOB, "uid": 1000}]}, ["base_users: the user 'bob' has the uid 1000, which belongs to"]),
+    "comment with a colon": ({"base_users": [{**BOB, "comment": "Bob: room 3"}]}, ["base_users: the user 'bob' has the comment"]),
+    "keys as text": ({"base_users": [{**BOB, "keys": KEY}]}, ["base_users: the user 'bob' has text in keys, which has to be a list"]),
+    "plain password": ({"base_users": [{**BOB, "password_hash": "secret"}]}, ["password_hash that is not a hash", "mkpasswd"]),
+    "name of digits": ({"base_users": [{**BOB, "name": "20231234"}]}, ["a name of digits alone", "such as u20231234"]),
+    "group with a blank": ({"base_groups": [{"name": "GPU users"}]}, ["base_groups: the group 'GPU users' has a name that is not allowed"]),
+    "gid of another": (
+        {"base_groups": [{"name": "lab2", "gid": 1000}]},
+        ["base_groups: the group 'lab2' has the gid 1000, which belongs to"],
+    ),
+    "group of the data": (
+        {"base_data_group": "labb"},
+        ["base_data_group: neither this node nor base_groups has a group 'labb'", "mean lab?"],
+    ),
+    "packages as text": ({"base_packages": "[]"}, ["base_packages: this is text, and has to be a list"]),
     "weak password on loopback": ({"jupyter_password": "short"}, ["jupyter_password", "12"]),
     "weak password on the network": ({"jupyter_listen": "0.0.0.0", "jupyter_password": "short"}, ["jupyter_password", "12"]),
     "no password": ({"jupyter_password": ""}, ["jupyter_password"]),

@@ -46,22 +46,30 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.trainyard.core.plugins.filter.account_problems import account_problems
 from ansible_collections.trainyard.core.plugins.module_utils import _base as base
 from ansible_collections.trainyard.core.plugins.module_utils import _homes, _platform
+from ansible_collections.trainyard.core.plugins.plugin_utils.checks import accounts
 
 
 def base_problems(
     wishes: Mapping[str, Any], *, mirrors: Mapping[str, Any], platforms: Mapping[str, Any], facts: Mapping[str, Any]
 ) -> list[str]:
     """Return one sentence for each thing in ``wishes`` that could not be done on a node with ``facts``."""
+    certificates = wishes["ca_certificates"]
     problems = [
         _platform.refusal(platforms, facts, bool(wishes["untested_platforms"])),
         base.mirror_problem(str(wishes["package_mirror"]), mirrors),
-        *(base.certificate_problem(str(path), lambda name: Path(name).expanduser().read_text()) for path in wishes["ca_certificates"]),
-        *base.user_problems(wishes["users"], bool(wishes["keys_only"])),
+        accounts.list_problem("base_ca_certificates", certificates, "[files/campus.pem]"),
+        *(base.certificate_problem(str(path), lambda name: Path(name).expanduser().read_text()) for path in _entries(certificates)),
+        *account_problems(wishes),
         _homes.mode_problem(str(wishes["home_mode"])),
     ]
     return [problem for problem in problems if problem]
+
+
+def _entries(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 class FilterModule:

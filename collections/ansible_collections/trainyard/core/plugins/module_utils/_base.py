@@ -11,7 +11,6 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-_LOGIN = re.compile(r"[a-z_][a-z0-9_-]{0,31}\Z")
 _KEY_TYPES = (
     "ssh-ed25519",
     "ssh-rsa",
@@ -47,46 +46,6 @@ def key_problem(line: str) -> str:
     if blob[4 : 4 + length].decode("ascii", "replace") != words[at]:
         return f"is damaged: it says {words[at]} and holds something else"
     return ""
-
-
-def user_problems(users: Sequence[Mapping[str, Any]], keys_only: bool) -> list[str]:
-    """Return what is wrong with ``base_users``.
-
-    Args:
-        users: entries of the variable.
-        keys_only: whether passwords are going to be switched off, so that a user without a key could not log in.
-    """
-    problems = []
-    seen: set[str] = set()
-    numbers: dict[int, str] = {}
-    for user in users:
-        name = str(user.get("name", ""))
-        where = f"base_users: the user {name!r}"
-        if not _LOGIN.match(name):
-            problems.append(f"{where} cannot be a login name (lower-case letters, digits, - and _; a letter first; 32 at most).")
-        if name == "root":
-            problems.append(f"{where} is not the lab's to manage.")
-        if name in seen:
-            problems.append(f"{where} stands there twice.")
-        seen.add(name)
-        uid = user.get("uid")
-        if uid is not None:
-            if int(uid) in numbers:
-                problems.append(f"{where} has the uid {uid}, which {numbers[int(uid)]!r} has as well.")
-            numbers[int(uid)] = name
-        if user.get("state", "present") == "absent":
-            continue
-        keys = user.get("keys") or []
-        if keys_only and not keys:
-            problems.append(
-                f"{where} has no entry in keys, and ssh_hardening switches passwords off, so nobody could log in as {name}. "
-                "Add a public key to keys, or set ssh_hardening_enabled: false."
-            )
-        for number, key in enumerate(keys, 1):
-            problem = key_problem(str(key))
-            if problem:
-                problems.append(f"{where}: entry {number} of keys {problem}.")
-    return problems
 
 
 def number_problems(variable: str, entries: Mapping[str, Sequence[Mapping[str, Any]]], why: str) -> list[str]:

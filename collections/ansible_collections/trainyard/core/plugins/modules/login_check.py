@@ -184,6 +184,14 @@ def there(user: access.User, rules: Effective, params: Mapping[str, Any], today:
     )
 
 
+def shell_of(name: str) -> str:
+    """Return the shell of an account where the inventory does not name one: its own, or that of a new account."""
+    try:
+        return pwd.getpwnam(name).pw_shell or "/bin/sh"
+    except KeyError:
+        return "/bin/bash"
+
+
 def findings(params: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     """Return the problems, and the remarks."""
     wanted: Sequence[Mapping[str, Any]] = [user for user in params["users"] if user.get("state", "present") != "absent"]
@@ -208,7 +216,10 @@ def findings(params: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     remarks: list[str] = []
     for each in wanted:
         user = access.User(
-            str(each["name"]), str(each.get("shell") or "/bin/bash"), each.get("groups") or [], [str(key) for key in each.get("keys") or []]
+            str(each["name"]),
+            str(each.get("shell") or shell_of(str(each["name"]))),
+            each.get("groups") or [],
+            [str(key) for key in each.get("keys") or []],
         )
         rules = rules_for(files, user.name) if differ else same
         if rules:

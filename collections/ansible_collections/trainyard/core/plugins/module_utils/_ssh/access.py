@@ -183,7 +183,7 @@ def _shell(user: User, there: There, node: Node) -> list[str]:
     """Return what is wrong with the shell of a user."""
     name = posixpath.basename(user.shell)
     if name in {"nologin", "false"}:
-        return [f"the shell {user.shell} lets nobody in. Set shell to /bin/bash, or leave it out."] if user.keys else []
+        return [f"the shell {user.shell} lets nobody in. Set shell to /bin/bash."] if user.keys else []
     if not there.shell_runs and name not in node.packages:
         return [
             f"the shell {user.shell} does not exist, or cannot be executed. Add its package (as a rule {name}) to base_packages, "

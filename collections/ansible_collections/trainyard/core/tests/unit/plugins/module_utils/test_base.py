@@ -39,25 +39,6 @@ def test_what_is_no_key_is_said(line: str, says: str) -> None:
     assert says in base.key_problem(line)
 
 
-def test_a_user_without_a_key_is_refused_while_passwords_are_switched_off() -> None:
-    users = [{"name": "alice"}]
-    (problem,) = base.user_problems(users, keys_only=True)
-    assert problem.startswith("base_users: the user 'alice' has no entry in keys, and ssh_hardening switches passwords off")
-    assert "ssh_hardening_enabled: false" in problem
-    assert base.user_problems(users, keys_only=False) == []
-    assert base.user_problems([{"name": "alice", "state": "absent"}], keys_only=True) == []
-
-
-def test_names_twice_numbers_twice_root_and_odd_names_are_refused(key: str) -> None:
-    users = [{"name": name, "keys": [key], "uid": 2000} for name in ("bob", "bob", "root", "Über", "4all")]
-    text = " ".join(base.user_problems(users, keys_only=True))
-    assert "'bob' stands there twice" in text
-    assert "'bob' has the uid 2000, which 'bob' has as well" in text
-    assert "'root' is not the lab's to manage" in text
-    assert "'Über' cannot be a login name" in text
-    assert "'4all' cannot be a login name" in text
-
-
 def test_a_mirror_that_is_none_is_refused_with_the_nearest_name() -> None:
     assert base.mirror_problem("tunna", MIRRORS) == (
         "base_package_mirror: 'tunna' is no mirror that is known. Did you mean tuna? "
