@@ -171,7 +171,7 @@ def phases_of(playbook: str) -> int:
     path = REPOSITORY / playbook
     try:
         return _plays(path)
-    except (OSError, yaml.YAMLError):
+    except (OSError, TypeError, ValueError, yaml.YAMLError):  # for Ansible to say
         return 0
 
 
