@@ -99,6 +99,17 @@ def test_the_table_of_what_trains_fits_the_terminal(monkeypatch: pytest.MonkeyPa
     assert row.split() == (["head", "jax", "1", "cpu", "0.970", "2.0", "trains"] if width >= 80 else ["head", "jax", "1", "trains"])
 
 
+def test_a_failure_of_many_nodes_is_told_once_with_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    failure = {"task": "Install the packages", "role": "base", "message": "No space left on device", "what_to_do": "Make room."}
+    found = report(False)
+    found["nodes"] = [{**found["nodes"][0], "name": f"gpu{number}", "failures": [failure]} for number in range(30)]  # type: ignore[index]
+    playbooks.show(found)
+    printed = capsys.readouterr().out
+    assert printed.count("No space left on device") == 1
+    assert "gpu0, gpu1, gpu2, gpu3, gpu4, gpu5 and 24 more: Install the packages: No space left on device\n  -> Make room.\n" in printed
+    assert printed.count("FAILED, 0 changed") == 30
+
+
 def test_the_version_names_the_commit_where_there_is_one(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -59,7 +59,7 @@ def test_the_hosts_of_a_cluster_are_written_like_this(tmp_path: Path) -> None:
         "    notebooks:  # where JupyterLab and TensorBoard run\n"
         "      hosts:\n"
         "        head:\n"
-        "    cluster:  # a server's name here is its host name (hostname -s), or names_and_time_hostname says it\n"
+        "    cluster:  # a server's name here is its host name (hostname -s), or names_and_time_hostname sets it\n"
         "      children:\n"
         "        slurm_controller:  # exactly one, which may compute as well\n"
         "          hosts:\n"

@@ -157,7 +157,7 @@ def test_a_terminal_keeps_a_line_for_each_phase_that_says_what_failed(monkeypatc
     output = console_of(monkeypatch, terminal=True, width=80)
     with progress.Progress("site.yml", 3) as shows:
         shows.live.auto_refresh = False
-        feed(shows, [*RUN, event("runner_on_ok", host="head", task=INSTALL)])
+        feed(shows, [*RUN, event("runner_on_ok", host="head", task=INSTALL), event("playbook_on_stats")])
     lines = [line.rstrip() for line in output.getvalue().splitlines()]
     (base,) = [line for line in lines if "✗" in line]
     assert "1/3 Bring every node to the base" in base
@@ -167,6 +167,15 @@ def test_a_terminal_keeps_a_line_for_each_phase_that_says_what_failed(monkeypatc
     assert frameworks.endswith("2 nodes  0:00")
     assert "0:00  node1: failed at: base : Have the packages" in output.getvalue()
     assert "Drive the GPUs" not in output.getvalue(), "no node is in that play"
+
+
+def test_a_phase_that_was_interrupted_does_not_pass_for_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    output = console_of(monkeypatch, terminal=True, width=80)
+    with progress.Progress("site.yml") as shows:
+        shows.live.auto_refresh = False
+        feed(shows, RUN[-5:])
+    assert "✓" not in output.getvalue()
+    assert "■ Bring the frameworks" in output.getvalue()
 
 
 def test_words_of_a_message_stay_whole_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -243,7 +243,7 @@ def _hosts(answers: Answers, shown: str) -> str:
     if answers.controller:
         computes = [name for name in answers.servers if name != answers.controller] or [answers.controller]
         lines += [
-            "    cluster:  # a server's name here is its host name (hostname -s), or names_and_time_hostname says it",
+            "    cluster:  # a server's name here is its host name (hostname -s), or names_and_time_hostname sets it",
             "      children:",
             "        slurm_controller:  # exactly one, which may compute as well",
             *_members([answers.controller], 10),

@@ -23,6 +23,8 @@ from trainyard.progress import Progress, console, phases_of
 
 SITE = "site.yml"
 VERIFY = "playbooks/verify.yml"
+NAMED = 6
+"""How many nodes with the same failure are named."""
 ROOM_FOR_DETAILS = 64
 """Columns from which on the table of what trains has devices and numbers."""
 
@@ -126,9 +128,19 @@ def show(report: Mapping[str, Any]) -> None:
         console.print(f"{node['name']:<12} {state}, {changed}", highlight=False)
         for line in changes(node, checked):
             console.print(line, highlight=False, soft_wrap=True)
+    for (task, message, advice), names in failures(report).items():
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        console.print(Text(f"\n{', '.join(names[:NAMED])}{more}: {task}: {message}", style="red"))
+        console.print(Text(f"  -> {advice}"))
+
+
+def failures(report: Mapping[str, Any]) -> dict[tuple[str, str, str], list[str]]:
+    """Return each failure, as task, message and what to do, with the nodes that have it."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for node in report["nodes"]:
         for failure in node["failures"]:
-            console.print(Text(f"  {failure['task']}: {failure['message']}", style="red"))
-            console.print(Text(f"  -> {failure['what_to_do']}"))
+            found.setdefault((failure["task"], failure["message"], failure["what_to_do"]), []).append(node["name"])
+    return found
 
 
 def _show_ways_in(report: Mapping[str, Any], inventory: Path) -> None:

@@ -60,6 +60,7 @@ class Progress:
         self.verbose = bool(os.environ.get("ANSIBLE_VERBOSITY"))  # Ansible's own output is shown instead
         self.spinner = Spinner("dots")
         self.started = time.monotonic()
+        self.finished = False  # whether the playbook came to its end
         self.number = 0  # of the phase
         self.phase = ""
         self.phase_started = self.started
@@ -79,7 +80,7 @@ class Progress:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._end_phase(interrupted=error is not None)
+        self._end_phase(interrupted=not self.finished)
         self.live.stop()
 
     def event(self, event: Mapping[str, Any]) -> None:
@@ -93,6 +94,8 @@ class Progress:
             self.number += 1
             self.phase, self.phase_started = str(data.get("name") or data.get("play") or "A play without a name"), time.monotonic()
             self.shown, self.task, self.nodes, self.ended, self.failed = False, "", set(), set(), set()
+        elif kind == "playbook_on_stats":
+            self.finished = True
         elif kind in TASK_STARTS:
             self.task, self.task_started, self.ended = task, time.monotonic(), set()
             self._begin_phase()
@@ -168,7 +171,7 @@ def phases_of(playbook: str) -> int:
     path = REPOSITORY / playbook
     try:
         return _plays(path)
-    except (OSError, yaml.YAMLError):
+    except (OSError, TypeError, ValueError, yaml.YAMLError):  # for Ansible to say
         return 0
 
 

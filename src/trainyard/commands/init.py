@@ -30,7 +30,7 @@ examples:
   ./trainyard init ~/labs/mylab       writes that folder
   ./trainyard init mylab --example    asks nothing: a copy of inventory/example, to edit by hand
 
-A folder that is there already is never changed. An empty answer takes what stands in brackets.
+A folder that is there already is never changed. An empty answer takes the default in brackets.
 """
 DEFAULT_FRAMEWORKS = "pytorch, tensorflow"
 Answer = TypeVar("Answer")
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise TrainyardError(f"{short(folder)} is there already and is left alone. Choose another name, or edit its files.")
     if arguments.example:
         shutil.copytree(REPOSITORY / "inventory" / "example", folder)
-        console.print(f"Written: {short(folder)}, a copy of inventory/example. Put in your own servers, users and wishes, beginning with")
+        console.print(f"Written: {short(folder)}, a copy of inventory/example. Enter your own servers and users, beginning with")
         console.print(f"  {short(folder / 'hosts.yml')}", highlight=False, soft_wrap=True)
         return 0
     if not sys.stdin.isatty():
@@ -86,7 +86,7 @@ def ask_all() -> Answers:
     """Ask the six questions."""
     names = frameworks()
     mirrors = list(yaml.safe_load((catalog.ROLE / "vars" / "main" / "mirrors.yml").read_text())["catalog_mirrors"])
-    console.print("Six questions; an empty answer takes what stands in brackets, and Ctrl-C leaves without writing anything.\n")
+    console.print("Six questions. An empty answer takes the default in brackets; Ctrl-C leaves without writing anything.\n")
     servers = ask("Your servers, as name=address, with commas between", "", new_inventory.servers_of)
     gpus = ask("Which of them have NVIDIA GPUs? (all, none, or names)", "none", lambda text: new_inventory.chosen_of(text, servers))
     user = getpass.getuser()
