@@ -83,7 +83,7 @@ def test_check_mode_on_a_bare_node_says_what_would_be_and_does_nothing(node: Lab
     checked = run(node, tmp_path, "site.yml", variables, "--check", "--diff")
     assert checked.status == 0, checked.failures() or checked.text[-3000:]
     keys = checked.results["base : Let the lab's users in with their keys", "head"]["results"]
-    assert {each["item"][0]["name"]: each["changed"] for each in keys} == {"alice": True, "bob": True, "admin": False}
+    assert {each["item"]["name"]: each["changed"] for each in keys} == {"alice": True, "bob": True, "admin": False}
     users = checked.results["base : Have the lab's users", "head"]["results"]
     assert {each["item"]["name"]: each["changed"] for each in users} == {"alice": True, "bob": True, "admin": True, "carol": False}
     changed = [line for line in state.differences(before, state.of(node, "head")) if "/home/admin/." not in line]
