@@ -48,6 +48,7 @@ from typing import Any
 
 from ansible_collections.trainyard.core.plugins.module_utils import _base as base
 from ansible_collections.trainyard.core.plugins.module_utils import _homes, _platform
+from ansible_collections.trainyard.core.plugins.plugin_utils import proxy
 
 
 def base_problems(
@@ -59,6 +60,7 @@ def base_problems(
         base.mirror_problem(str(wishes["package_mirror"]), mirrors),
         *(base.certificate_problem(str(path), lambda name: Path(name).expanduser().read_text()) for path in wishes["ca_certificates"]),
         *base.user_problems(wishes["users"], bool(wishes["keys_only"])),
+        *proxy.problems(wishes["proxy"], wishes["no_proxy"]),
         _homes.mode_problem(str(wishes["home_mode"])),
     ]
     return [problem for problem in problems if problem]
