@@ -66,6 +66,12 @@ def test_playbooks_compose_roles_and_have_no_tasks_of_their_own(path: Path) -> N
         assert all("ansible.builtin.import_role" in task for task in play.get("tasks", []))
 
 
+@pytest.mark.parametrize("path", [path for path in YAML if path.parent.name == "playbooks"], ids=relative)
+def test_all_plays_go_by_the_labs_proxy(path: Path) -> None:
+    plays = [play for play in yaml.safe_load(path.read_text()) if "hosts" in play]
+    assert all(play.get("environment") == "{{ _proxy_environment }}" for play in plays)
+
+
 def test_site_is_a_list_of_playbooks() -> None:
     assert all(set(play) <= {"name", "ansible.builtin.import_playbook", "vars"} for play in yaml.safe_load((ROOT / "site.yml").read_text()))
 

@@ -119,7 +119,7 @@ def test_what_the_head_has_drawn_is_not_drawn_again(cluster: Cluster) -> None:
     listening = cluster.shell("head", "ss -Hlnt sport = :3142").split()
     assert listening[3] == f"{cluster.lab.address('head')}:3142"
     assert "Trainyard" in cluster.shell("node1", f"cat {SETTINGS}")
-    assert cluster.shell("node1", f"{CHOICE} https://example.org/debian") == "DIRECT"
+    assert cluster.shell("node1", f"{CHOICE} https://example.org/debian") == ""
 
 
 def test_the_page_of_maintenance_is_closed(cluster: Cluster) -> None:
@@ -149,7 +149,7 @@ def test_only_known_mirrors_are_asked(cluster: Cluster) -> None:
 
 def test_an_archive_that_is_not_known_is_reached_directly(cluster: Cluster) -> None:
     assert cluster.shell("node1", f"{CHOICE} http://{cluster.mirror()}/debian/x") == f"http://{cluster.lab.address('head')}:3142"
-    assert cluster.shell("node1", f"{CHOICE} http://example.org/debian/x") == "DIRECT"
+    assert cluster.shell("node1", f"{CHOICE} http://example.org/debian/x") == ""
     own = "deb [trusted=yes] http://127.0.0.1:8000 ./"
     cluster.shell("node1", f"mkdir -p /srv/own; cd /srv/own; touch Packages; echo '{own}' >/etc/apt/sources.list.d/own.list")
     cluster.shell("node1", "systemd-run --quiet --unit own-archive python3 -m http.server -d /srv/own -b 127.0.0.1 8000; sleep 1")

@@ -49,6 +49,7 @@ from typing import Any
 from ansible_collections.trainyard.core.plugins.filter.account_problems import account_problems
 from ansible_collections.trainyard.core.plugins.module_utils import _base as base
 from ansible_collections.trainyard.core.plugins.module_utils import _homes, _platform
+from ansible_collections.trainyard.core.plugins.plugin_utils import proxy
 from ansible_collections.trainyard.core.plugins.plugin_utils.checks import accounts
 
 
@@ -63,6 +64,7 @@ def base_problems(
         accounts.list_problem("base_ca_certificates", certificates, "[files/campus.pem]"),
         *(base.certificate_problem(str(path), lambda name: Path(name).expanduser().read_text()) for path in _entries(certificates)),
         *account_problems(wishes),
+        *proxy.problems(wishes["proxy"], wishes["no_proxy"]),
         _homes.mode_problem(str(wishes["home_mode"])),
     ]
     return [problem for problem in problems if problem]

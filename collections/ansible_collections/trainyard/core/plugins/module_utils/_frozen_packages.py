@@ -23,6 +23,7 @@ from ansible_collections.trainyard.core.plugins.module_utils._package_sources im
     NO_INDEX,
     index_problem,
     places,
+    refused_index,
     surroundings,
     without_credentials,
     wrong_checksums,
@@ -63,7 +64,7 @@ class Sources:
         silent = index_problem(self.index_url) if self.index_url not in ("", NO_INDEX) else ""
         if silent:
             url = without_credentials(self.index_url)
-            return f"{self.owner}_index_url: {url} {silent}. See that the node reaches it, or name another index."
+            return refused_index(f"{self.owner}_index_url: {url}", silent)
         for python, texts in locks.items():
             pins = {pin.name + pin.version: pin for text in texts for pin in parse_lock(text).values()} if self.index_url else {}
             wrong = wrong_checksums(list(pins.values()), python, self.wheelhouse, self.index_url)

@@ -27,6 +27,7 @@ NO_INDEX = "none"
 BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
 PASSED_ON = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 INDEX_TRIES = 4  # as uv does
+UNTRUSTED = "shows a certificate that the node does not trust"
 ASKED_AT_ONCE = 8
 PAGE_TYPES = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"  # PEP 691
 PAGE_BYTES = 30_000_000  # the longest page of the catalogue's packages has 4 million
@@ -74,10 +75,17 @@ def places(index_url: str, wheelhouse: str) -> dict[str, str]:
     return found
 
 
-def index_problem(url: str, tries: int = INDEX_TRIES, pause: float = 2) -> str:
+def index_problem(url: str, tries: int = INDEX_TRIES, pause: float = 2, authorities: Sequence[str] | None = None) -> str:
     """Return why an index of packages cannot be asked, '' where anything answers there that is no server in trouble.
 
-    Credentials are not sent, and an untrusted certificate does not count: on a new node its authority may be yet to come.
+    Credentials are not sent.
+
+    Args:
+        url: the index.
+        tries: how often it is asked.
+        pause: seconds between two tries.
+        authorities: PEM texts that the node will trust, next to those that it trusts already. Without them, and on a node that has no
+            authorities at all yet, an untrusted certificate does not count.
     """
     import http.client  # noqa: PLC0415
     import ssl  # noqa: PLC0415
@@ -85,9 +93,14 @@ def index_problem(url: str, tries: int = INDEX_TRIES, pause: float = 2) -> str:
     import urllib.request  # noqa: PLC0415
 
     problem = ""
+    judged = authorities is not None and any(os.path.exists(path) for path in BUNDLES)
+    context = ssl.create_default_context()
+    for pem in authorities or ():
+        context.load_verify_locations(cadata=pem)
+    opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context))
     for attempt in range(tries):
         try:
-            with urllib.request.build_opener().open(bare(url), timeout=20):
+            with opener.open(bare(url), timeout=20):
                 return ""
         except urllib.error.HTTPError as error:
             if error.code < 500:
@@ -96,11 +109,21 @@ def index_problem(url: str, tries: int = INDEX_TRIES, pause: float = 2) -> str:
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             if isinstance(reason, ssl.SSLCertVerificationError):
-                return ""
+                return f"{UNTRUSTED} ({reason.verify_message})" if judged else ""
             problem = f"does not answer: {reason}"
         if attempt + 1 < tries:
             time.sleep(pause)
     return f"{problem} ({tries} tries)"
+
+
+def refused_index(index: str, problem: str) -> str:
+    """Return the sentences that refuse an index for what :func:`index_problem` returned."""
+    if problem.startswith(UNTRUSTED):
+        return (
+            f"{index} {problem}. Where a proxy signs TLS anew, or the index has an authority of its own, name that authority's PEM file in "
+            "base_ca_certificates. Check the node's clock too."
+        )
+    return f"{index} {problem}. See that the node reaches it, by base_proxy where a proxy is the only way out, or name another index."
 
 
 def wrong_checksums(pins: Sequence[Pin], python: str, wheelhouse: str, index_url: str) -> list[str]:

@@ -39,6 +39,7 @@ from ansible_collections.trainyard.core.plugins.module_utils._package_sources im
     NO_INDEX,
     index_problem,
     places,
+    refused_index,
     surroundings,
     without_credentials,
     wrong_checksums,
@@ -301,7 +302,7 @@ def explain(output: str, owner: str, index_url: str, wheelhouse: str) -> str:
     ):
         return (
             f"The Python index does not answer: {_fetched(text) or index} was tried 4 times. See that the node reaches it, "
-            f"or choose another source by {ways}. The installer said: {_last_words(text)}"
+            f"by base_proxy where a proxy is the only way out, or choose another source by {ways}. The installer said: {_last_words(text)}"
         )
     if re.search(r"HTTP status client error \(40[13]|401 Unauthorized|403 Forbidden|missing credentials", text):
         return f"The Python index wants other credentials: {_fetched(text) or index}. Correct those in {owner}_index_url."
@@ -344,6 +345,8 @@ class Settings:
         python_to_come: its version where it need not be there yet, as nothing is done now; '' where it has to be.
         installer_requirements: lock of uv.
         index_url: '' for uv's own default, 'none' for no index at all.
+        default_index: what an empty ``index_url`` stands for, asked before anything changes; '' where that is not known or not needed.
+        authorities: PEM texts of authorities that the node trusts before anything is fetched.
         wheelhouse: folder or URL with wheels, '' for none.
         compile: whether modules are compiled once for all users.
         spare: bytes that have to stay free on the disk.
@@ -357,6 +360,8 @@ class Settings:
     python_to_come: str = ""
     installer_requirements: str = ""
     index_url: str = ""
+    default_index: str = ""
+    authorities: Sequence[str] = ()
     wheelhouse: str = ""
     compile: bool = True
     spare: int = 200_000_000
@@ -643,11 +648,12 @@ class Environments:
         states = [(wanted, self.look(wanted, closely=False)) for wanted in wishes if wanted.present]
         to_do = [(wanted, state) for wanted, state in states if state.plan]
         size = self.check_room(to_do)
-        if to_do and self.settings.index_url not in ("", NO_INDEX):
-            problem = index_problem(self.settings.index_url)
+        asked = self.settings.index_url or self.settings.default_index
+        if to_do and asked not in ("", NO_INDEX):
+            problem = index_problem(asked, authorities=self.settings.authorities)
             if problem:
-                ways = f"{self.settings.owner}_index_url: {without_credentials(self.settings.index_url)}"
-                raise PythonEnvError(f"{ways} {problem}. See that the node reaches it, or name another index.")
+                whose = f"{self.settings.owner}_index_url: {'' if self.settings.index_url else 'the usual index '}"
+                raise PythonEnvError(refused_index(whose + without_credentials(asked), problem))
         index = self.settings.index_url or NO_INDEX
         wrong = wrong_checksums(self._to_judge(to_do), self.python_version(), self.settings.wheelhouse, index)
         if wrong:

@@ -355,8 +355,9 @@ _ADVICE = (
     (
         r"Temporary failure (in name resolution|resolving)|Failed to fetch|Could not resolve '|error sending request|dns error|"
         r"Unable to connect to|Connection (reset|aborted)|HTTP Error 5\d\d|Bad Gateway|Service Unavailable|url[o]pen error",
-        "The node could not fetch something. Try the address that the message names with `curl -I` on the node: look at its DNS, its proxy "
-        "and its way out, or name a mirror nearer by (`base_package_mirror`, `framework_env_index_url`).",
+        "The node could not fetch something. Try the address that the message names with `curl -I` on the node: look at its DNS and its "
+        "way out. Where a proxy is the only one, set `base_proxy`. Or name a mirror nearer by (`base_package_mirror`, "
+        "`framework_env_index_url`).",
     ),
     (
         r"does not match|hash mismatch|[Cc]hecksum",

@@ -71,7 +71,7 @@ options:
     description:
       - V(present) brings the environments to what is wanted.
       - V(checked) changes nothing and fails where V(present) would for lack of room or Python, for a folder of somebody else,
-        for an index that does not answer, or for sources that offer nothing but other files than those that are locked.
+        for an index that does not answer or is not trusted, or for sources that offer nothing but other files than those that are locked.
         It looks at no single file of an environment, and is quick.
       - V(absent) removes all environments of the owner, and the installer with its cache when no other owner's are left.
     type: str
@@ -95,6 +95,15 @@ options:
     description: Index of Python packages. Empty for the usual one, C(none) for no index at all. A password in it appears in no output.
     type: str
     default: ""
+  default_index:
+    description: What an empty O(index_url) stands for; O(state=checked) asks it. Empty where that is not known, or need not answer.
+    type: str
+    default: ""
+  authorities:
+    description: Certificate authorities in PEM that the node will trust by the time that packages are fetched, for O(state=checked).
+    type: list
+    elements: str
+    default: []
   wheelhouse:
     description: Folder on the node, or URL, with wheels; empty for none.
     type: str
@@ -210,6 +219,8 @@ def main():
             "python_to_come": {"type": "str", "default": ""},
             "installer_requirements": {"type": "str", "default": ""},
             "index_url": {"type": "str", "default": ""},
+            "default_index": {"type": "str", "default": ""},
+            "authorities": {"type": "list", "elements": "str", "default": []},
             "wheelhouse": {"type": "str", "default": ""},
             "compile": {"type": "bool", "default": True},
             "offers": {"type": "dict", "default": {}},
@@ -235,6 +246,8 @@ def main():
             python_to_come=wanted["python_to_come"] if module.check_mode or wanted["state"] == "checked" else "",
             installer_requirements=wanted["installer_requirements"],
             index_url=wanted["index_url"],
+            default_index=wanted["default_index"],
+            authorities=wanted["authorities"],
             wheelhouse=wanted["wheelhouse"],
             compile=wanted["compile"],
             spare=wanted["spare_mb"] * 1_000_000,

@@ -8,6 +8,8 @@ import base64
 import hashlib
 import http.server
 import json
+import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -189,6 +191,57 @@ def test_whether_an_index_answers(statuses: list[int], problem: str) -> None:
     finally:
         server.shutdown()
         server.server_close()
+
+
+@pytest.fixture
+def signed(tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """Serve an index by TLS; return its URL, and the certificate."""
+    pem = tmp_path / "index.pem"
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    words = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        "-keyout",
+        str(pem),
+        "-out",
+        str(tmp_path / "cert.pem"),
+        *names,
+    ]
+    subprocess.run(words, check=True, capture_output=True)
+    server = http.server.HTTPServer(("127.0.0.1", 0), Troubled)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert.pem", pem)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    Troubled.statuses, Troubled.asked = [200] * 3, []
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    yield f"https://localhost:{server.server_port}/simple", (tmp_path / "cert.pem").read_text()
+    server.shutdown()
+    server.server_close()
+
+
+def test_an_index_that_the_node_will_not_trust_is_found_out_beforehand(
+    signed: tuple[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    url, authority = signed
+    (tmp_path / "bundle").touch()
+    monkeypatch.setattr(core, "BUNDLES", (str(tmp_path / "bundle"),))
+    problem = core.index_problem(url, 1, 0, authorities=[])
+    assert problem.startswith("shows a certificate that the node does not trust (self")
+    assert "name that authority's PEM file in base_ca_certificates" in core.refused_index("framework_env_index_url: x", problem)
+    assert core.index_problem(url, 1, 0, authorities=[authority]) == "", "base_ca_certificates has it"
+    assert core.index_problem(url, 1, 0) == "", "nobody said what is yet to come"
+    monkeypatch.setattr(core, "BUNDLES", ("/nowhere",))
+    assert core.index_problem(url, 1, 0, authorities=[]) == "", "a new node trusts nobody yet"
+
+
+def test_the_way_out_is_named() -> None:
+    assert "base_proxy where a proxy is the only way out" in core.refused_index("x_index_url: y", "does not answer: timed out")
 
 
 def test_credentials_are_left_out_of_what_is_said() -> None:

@@ -211,7 +211,8 @@ WORDS = {
   cause: tcp connect error
   cause: Connection refused (os error 111)
 """,
-        "The Python index does not answer: https://index.example/simple/idna/ was tried 4 times. See that the node reaches it, or choose "
+        "The Python index does not answer: https://index.example/simple/idna/ was tried 4 times. See that the node reaches it, "
+        "by base_proxy where a proxy is the only way out, or choose "
         "another source by x_index_url (an index of your own, or a mirror) and x_wheelhouse (a folder of wheels). The installer said: "
         "error: Request failed after 3 retries in 6.7s cause: Failed to fetch: https://index.example/simple/idna/ "
         "cause: error sending request for url "
@@ -242,7 +243,8 @@ WORDS = {
     "pip, down": (
         "WARNING: Retrying (Retry(total=2, connect=None, read=None, redirect=None, status=None)) after connection broken\n"
         "ERROR: No matching distribution found for uv==0.13.8\n",
-        "The Python index does not answer: https://index.example/simple was tried 4 times. See that the node reaches it, or choose "
+        "The Python index does not answer: https://index.example/simple was tried 4 times. See that the node reaches it, "
+        "by base_proxy where a proxy is the only way out, or choose "
         "another source by x_index_url (an index of your own, or a mirror) and x_wheelhouse (a folder of wheels). The installer said: "
         "WARNING: Retrying (Retry(total=2, connect=None, read=None, redirect=None, status=None)) after connection broken "
         "ERROR: No matching distribution found for uv==0.13.8",
@@ -695,6 +697,13 @@ def test_an_index_that_nobody_serves_is_named_before_anything_is_installed(envs:
     actions(envs, wanted())
     envs.settings = core.Settings(**{**envs.settings.__dict__, "index_url": "http://127.0.0.1:9/simple"})
     assert envs.check([wanted()]) == 0, "where all is there nobody is asked"
+
+
+def test_the_usual_index_is_asked_before_anything_is_installed(envs: FakeUv, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda _seconds: None)
+    envs.settings = core.Settings(**{**envs.settings.__dict__, "index_url": "", "default_index": "http://127.0.0.1:9/simple"})
+    with pytest.raises(PythonEnvError, match=r"x_index_url: the usual index http://127.0.0.1:9/simple does not answer: .* base_proxy"):
+        envs.check([wanted()])
 
 
 def test_a_wrong_checksum_is_named_before_anything_is_installed(envs: FakeUv, tmp_path: Path) -> None:
