@@ -5,7 +5,8 @@ set -eu
 export DEBIAN_FRONTEND=noninteractive SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
 cp /tmp/floor/ca/* /usr/local/share/ca-certificates/ 2>/dev/null || true
 apt-get -q update
-apt-get -q -y --no-install-recommends install tmux screen rsync curl git less vim-tiny ca-certificates python3-venv libgomp1
+apt-get -q -y --no-install-recommends install tmux screen vim nano less htop wget curl unzip rsync git man-db build-essential ca-certificates python3-venv libgomp1
+echo LANG=C.UTF-8 >/etc/default/locale
 update-ca-certificates
 mkdir -p /opt/trainyard/envs /srv/data
 python3 -m venv /opt/trainyard/uv

@@ -6,6 +6,18 @@ def test_tools_that_keep_a_long_run_alive_run(host):
     assert "Screen version" in host.run("screen --version").stdout
 
 
+def test_tools_that_people_miss_on_their_first_day_run(host):
+    for command in ("vim --version", "nano --version", "htop --version", "wget --version", "unzip -v", "make --version", "g++ --version"):
+        assert host.run(command).rc == 0, command
+    assert host.run("man --where man").rc == 0
+
+
+def test_every_login_can_print_more_than_ascii(host):
+    test = 'python3 -c \'import os, sys; print(os.environ["LANG"], sys.stdout.encoding, "\u00e9")\''
+    for login in ("su - alice -c", "su alice -c", "runuser -l alice -c"):
+        assert host.check_output(f"env -i PATH=$PATH {login} %s", test) == "C.UTF-8 utf-8 \u00e9", login
+
+
 def test_the_users_key_is_in_place_and_nobody_elses_to_change(host):
     keys = host.file("/home/alice/.ssh/authorized_keys")
     assert keys.user == "alice"
