@@ -91,6 +91,7 @@ a code { white-space: nowrap; }
 .detail tr > :first-child { padding-left: 1.4rem; }
 .detail thead th { border-top: 1px solid var(--line); }
 footer { color: var(--soft); font-size: .88rem; margin-top: 3rem; padding-bottom: 3rem; }
+@media (min-width: 44.01rem) { .services td:nth-child(2) code { white-space: nowrap; } }
 @media (max-width: 44rem) {
   main, footer { padding-left: 1rem; padding-right: 1rem; }
   main { padding-top: 1.6rem; }
