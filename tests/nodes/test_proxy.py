@@ -45,10 +45,12 @@ def run(node: Lab, folder: Path, *playbooks: str, **variables: Any) -> Play:
 
 
 def test_without_the_variable_the_refusal_names_it_before_anything_changes(node: Lab, proxy: ForwardProxy, tmp_path: Path) -> None:
-    done = run(node, tmp_path, "preflight.yml")
-    assert "framework_env_index_url: the usual index" in done.failures(), done.text[-2000:]
-    assert "base_proxy where a proxy is the only way out" in done.failures()
-    assert done.changed == {"head": 0}
+    node.execute("head", ["sh", "-c", "rm -rf /var/lib/apt/lists/*"])
+    for packages, refused in ((["less"], "apt cannot fetch http"), ([], "framework_env_index_url: the usual index")):
+        done = run(node, tmp_path, "preflight.yml", base_packages=packages)
+        assert refused in done.failures(), done.text[-2000:]
+        assert "base_proxy where a proxy is the only way out" in done.failures()
+        assert done.changed == {"head": 0}
     assert proxy.asked == []
 
 

@@ -8,6 +8,8 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
+from ansible_collections.trainyard.core.plugins.module_utils._host import reported
+
 _FIELDS = ("SOURCESENTRY", "REPO_URI", "RELEASE", "COMPONENT", "ORIGIN", "CODENAME")
 _FIELD, _RECORD = "\x1f", "\x1e"
 INDEX_FORMAT = _FIELD.join(f"$({name})" for name in _FIELDS) + _RECORD
@@ -133,3 +135,25 @@ def source_file(archives: Iterable[tuple[Index, Collection[str], str]], head: st
                 + (f"Signed-By:{demand}\n" if key else "")
             )
     return f"# {head}\n" + "\n".join(stanzas) if stanzas else ""
+
+
+def release_files(uris: str) -> dict[str, list[str]]:
+    """Read ``apt-get update --print-uris``: each repository's signed release file -> what may be there instead.
+
+    A repository that is trusted without a signature may have an index of packages alone.
+    """
+    urls = re.findall(r"^'(https?://[^'\s]+)'", uris, re.MULTILINE)
+    found = {}
+    for url in urls:
+        folder, _slash, name = url.rpartition("/")
+        if name == "InRelease":
+            index = next((other for other in urls if other.startswith(f"{folder}/") and re.search(r"/Packages(\.\w+)?$", other)), "")
+            plain = re.sub(r"\.\w+$", "", index)
+            found[url] = [f"{folder}/Release", *(plain + ending for ending in ("", ".xz", ".gz") if index)]
+    return found
+
+
+def complaint(output: str) -> str:
+    """Return what apt's helper complains of, on one line."""
+    lines = [line[3:].strip() for line in output.splitlines() if line.startswith("E: ") and line != "E: Download Failed"]
+    return reported.printable(lines[-1] if lines else "no message", 300)

@@ -101,3 +101,33 @@ def test_a_key_that_stands_in_the_source_is_taken_over_whole() -> None:
     text = sources.source_file([(index, parts, KEY)], "Ours.")
     assert sources.signed_by(text, True, index.uri, index.suite) == KEY
     assert "Signed-By:\n -----BEGIN" in text
+
+
+def test_the_release_files_that_an_update_fetches() -> None:
+    uris = (
+        "'http://mirror.example/debian/dists/bookworm/InRelease' mirror.example_debian_dists_bookworm_InRelease 0 \n"
+        "'http://mirror.example/debian/dists/bookworm/main/binary-amd64/Packages.xz' x 0 \n"
+        "'https://vendor.example/cuda/./InRelease' y 0 \n"
+        "'http://127.0.0.1:8000/./InRelease' z 0 \n"
+        "'file:/srv/own/./InRelease' z 0 \n"
+    )
+    found = sources.release_files(uris)
+    assert list(found) == [
+        "http://mirror.example/debian/dists/bookworm/InRelease",
+        "https://vendor.example/cuda/./InRelease",
+        "http://127.0.0.1:8000/./InRelease",
+    ]
+    first = "http://mirror.example/debian/dists/bookworm"
+    packages = f"{first}/main/binary-amd64/Packages"
+    assert found[f"{first}/InRelease"] == [f"{first}/Release", packages, f"{packages}.xz", f"{packages}.gz"]
+    assert found["https://vendor.example/cuda/./InRelease"] == ["https://vendor.example/cuda/./Release"]
+
+
+def test_what_the_helper_complains_of() -> None:
+    output = (
+        "Err:1 http://127.0.0.1:9/x/InRelease\n  Could not connect to 127.0.0.1:9 (127.0.0.1). - connect (111: Connection refused)\n"
+        "E: Failed to fetch http://127.0.0.1:9/x/InRelease  Could not connect to 127.0.0.1:9 (127.0.0.1).\nE: Download Failed\n"
+    )
+    output += "Err:1 http://127.0.0.1:9/x/InRelease\n"
+    assert sources.complaint(output) == "Failed to fetch http://127.0.0.1:9/x/InRelease  Could not connect to 127.0.0.1:9 (127.0.0.1)."
+    assert sources.complaint("") == "no message"
