@@ -119,7 +119,7 @@ class Notebook:
 
     def user(self, script: str) -> str:
         """Run a script in a login shell of the account that notebooks run as, and let a second pass, for which an answer counts."""
-        return self.node.execute("head", ["su", "-", "jupyter", "-c", f"{script}\nsleep 1"])
+        return self.node.execute("head", ["runuser", "-l", "jupyter", "-c", f"{script}\nsleep 1"])
 
     def client(self, kernel: str = "", cell: str = "") -> str:
         """Log in and return what the server says."""

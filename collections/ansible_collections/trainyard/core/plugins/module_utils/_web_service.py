@@ -15,7 +15,7 @@ from ansible_collections.trainyard.core.plugins.module_utils import _tls as tls
 
 USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 KERNEL = re.compile(r"[a-z0-9][a-z0-9._-]*")
-LAB_NAME = re.compile(r"[\w][\w .,:()+&-]{0,63}")  # it is in a unit, an HTTP header and a page
+LAB_NAME = re.compile(r"[\w .,:()+&-]{1,255}")  # it is in a unit, an HTTP header and a page
 VAULT = "$ANSIBLE_VAULT"
 
 
@@ -40,10 +40,7 @@ def problems(wishes: Mapping[str, Any], role: str) -> list[str]:
     if "login" in wishes and (not wishes["login"] or ":" in str(wishes["login"])):
         found.append(f"{role}_login is '{wishes['login']}': it needs at least one character and no colon.")
     if "lab_name" in wishes and not LAB_NAME.fullmatch(str(wishes["lab_name"])):
-        found.append(
-            f"{role}_lab_name is '{wishes['lab_name']}'. A lab's name has 1 to 64 letters, digits, spaces and . , : ( ) + & - _, "
-            "and begins with a letter or digit."
-        )
+        found.append(f"{role}_lab_name is '{wishes['lab_name']}'. A lab's name has 1 to 255 letters, digits, spaces and . , : ( ) + & - _.")
     default, names = str(wishes.get("default_environment") or ""), [str(item["name"]) for item in wishes.get("environments") or []]
     if default and default not in names:
         found.append(f"{role}_default_environment: '{default}' is not in {role}_environments. Known: {', '.join(names) or 'none'}.")

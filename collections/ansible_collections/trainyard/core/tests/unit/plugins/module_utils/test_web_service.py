@@ -56,7 +56,7 @@ def test_good_wishes_have_no_problem() -> None:
         ({"user": "toor", "uid": 0}, "jupyter_user is toor, the superuser."),
         ({"user": "A b"}, "jupyter_user is 'A b', which is no name for an account"),
         ({"login": "a:b"}, "jupyter_login is 'a:b'"),
-        ({"lab_name": 'a "lab"'}, "jupyter_lab_name is 'a \"lab\"'. A lab's name has 1 to 64 letters, digits, spaces and"),
+        ({"lab_name": 'a "lab"'}, "jupyter_lab_name is 'a \"lab\"'. A lab's name has 1 to 255 letters, digits, spaces and"),
         ({"lab_name": "50%"}, "jupyter_lab_name is '50%'"),
         ({"lab_name": "two\nlines"}, "jupyter_lab_name is 'two"),
         ({"lab_name": ""}, "jupyter_lab_name is ''"),
