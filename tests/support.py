@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -94,6 +95,18 @@ def tool(inventory: Path, verb: str, *words: str, environment: Mapping[str, str]
     )
     print(done.stdout, done.stderr)
     return done.returncode, done.stdout + done.stderr
+
+
+MODULE_UTILS = "ansible_collections/trainyard/core/plugins/module_utils"
+
+
+def put_module_utils(execute: Callable[[str, list[str]], object], node: str, *patterns: str) -> None:
+    """Put files of the collection's module_utils, and the room `_host` that all use, below /srv in a node, to be driven without Ansible."""
+    folder = REPOSITORY / "collections" / MODULE_UTILS
+    for path in (found for pattern in (*patterns, "_host/*.py") for found in sorted(folder.glob(pattern))):
+        target = f"/srv/{MODULE_UTILS}/{path.relative_to(folder)}"
+        text = base64.b64encode(path.read_bytes()).decode()
+        execute(node, ["sh", "-ec", f"mkdir -p {Path(target).parent}; echo {text} | base64 -d >{target}"])
 
 
 class Nodes(Protocol):

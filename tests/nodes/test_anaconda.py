@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from tests import conda_installer_stand_in
-from tests.support import Play, ansible_playbook, inventory_of
+from tests.support import Play, ansible_playbook, inventory_of, put_module_utils
 from trainyard.containers import Lab
 from trainyard.paths import REPOSITORY
 
@@ -27,11 +27,10 @@ pytestmark = pytest.mark.nodes
 URL = "http://127.0.0.1:8124"
 STORE = "/opt/trainyard/conda"
 OLD, NEW = "26.1.0-0", "26.7.2-0"
-CORE = REPOSITORY / "collections/ansible_collections/trainyard/core/plugins/module_utils/_conda_distribution.py"
 DRIVE = """
 import json, pathlib, sys
 sys.path.insert(0, "/srv")
-import _conda_distribution as core
+from ansible_collections.trainyard.core.plugins.module_utils import _conda_distribution as core
 core.apply(core.Wanted(**json.loads(sys.argv[1])), core.Places(pathlib.Path("/opt/conda"), pathlib.Path("/opt/trainyard/conda")))
 """
 TRACES = "ls -Ald /opt/conda /opt/conda/* /opt/trainyard/conda/* /etc/conda/.* /etc/profile.d/trainyard* 2>/dev/null"
@@ -103,7 +102,7 @@ def site(node: Lab, tmp_path_factory: pytest.TempPathFactory) -> Site:
         pad = f"import random, sys; sys.stdout.buffer.write(random.Random('{version}').randbytes({conda_installer_stand_in.PADDING}))"
         here.root(f'python3 -c "{pad}" >/srv/tail; cat /srv/head /srv/tail >/srv/conda/{path.name}')
     here.put("/srv/conda/server.py", conda_installer_stand_in.SERVER)
-    here.put("/srv/_conda_distribution.py", CORE.read_text())
+    put_module_utils(node.execute, "head", "_conda_distribution.py")
     here.put("/srv/drive.py", DRIVE)
     here.root("systemd-run -q --unit conda python3 /srv/conda/server.py /srv/conda 8124")
     here.serve()
@@ -148,7 +147,8 @@ def test_a_small_disk_is_refused_with_numbers(site: Site) -> None:
 def test_a_conda_of_somebody_elses_is_named_by_the_preflight_of_all_and_left_alone(site: Site) -> None:
     site.root("mkdir -p /opt/conda/bin; echo mine >/opt/conda/bin/conda")
     before = site.root(TRACES, check=False)
-    done = site.run(OLD, playbook="preflight.yml", framework_env_environments=[])
+    authorities = "{{ query('ansible.builtin.fileglob', '/usr/local/share/ca-certificates/*.crt') }}"
+    done = site.run(OLD, playbook="preflight.yml", framework_env_environments=[], base_ca_certificates=authorities)
     assert done.status != 0
     assert "/opt/conda is there already and is somebody else's. Nothing was done. Move it away, or" in done.failures(), done.text[-2000:]
     assert site.root(TRACES, check=False) == before

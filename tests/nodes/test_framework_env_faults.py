@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import Play, play
+from tests.support import Play, play, put_module_utils
 from trainyard.containers import Lab
 from trainyard.paths import REPOSITORY
 
@@ -25,7 +25,6 @@ pytestmark = pytest.mark.nodes
 BASE = "/opt/trainyard/envs"
 INDEX = "http://127.0.0.1:8098/simple"
 AUTHORITIES = Path("/usr/local/share/ca-certificates")
-CORE = "ansible_collections/trainyard/core/plugins/module_utils"
 INSTALLER = (REPOSITORY / "roles" / "catalog" / "files" / "locks" / "installer.txt").read_text()
 
 MAKE_WHEELS = r"""
@@ -195,9 +194,9 @@ def site(node: Lab, tmp_path_factory: pytest.TempPathFactory) -> Site:
     node.execute(
         "head", ["sh", "-ec", "update-ca-certificates; apt-get -qq update; apt-get -qq install --no-install-recommends python3-venv"]
     )
-    parts = {f"{CORE}/{path.name}": path.read_text() for path in (REPOSITORY / "collections" / CORE).glob("_p*.py")}
-    for name, text in {"make.py": MAKE_WHEELS, "serve.py": SERVE, "drive.py": DRIVE, **parts}.items():
-        node.execute("head", ["sh", "-c", f"mkdir -p /srv/{CORE}; echo {encoded(text)} | base64 -d >/srv/{name}"])
+    for name, text in {"make.py": MAKE_WHEELS, "serve.py": SERVE, "drive.py": DRIVE}.items():
+        node.execute("head", ["sh", "-c", f"echo {encoded(text)} | base64 -d >/srv/{name}"])
+    put_module_utils(node.execute, "head", "_p*.py")
     locks = json.loads(node.execute("head", ["python3", "/srv/make.py"]))
     here = Site(node, tmp_path_factory.mktemp("site"), locks)
     here.serve()
