@@ -48,7 +48,7 @@ def inventory(node: Lab, folder: Path, known: str) -> Path:
     }
     groups = {"slurm_controller": {"hosts": {"head": None}}, "slurm_compute": {"hosts": {"node1": None, "node2": None}}}
     path = folder / "hosts.yml"
-    path.write_text(yaml.safe_dump({"all": {"vars": every, "children": groups}}, width=10000))
+    path.write_text(yaml.safe_dump({"all": {"vars": every, "children": {"cluster": {"children": groups}}}}, width=10000))
     return path
 
 
