@@ -15,7 +15,7 @@ SCRIPT = Path(__file__).with_name("node_state.py")
 # Different on every node by its nature: keys, certificates, salted hashes; times and caches; what apt and systemd keep for themselves.
 VOLATILE = re.compile(
     r"/(ssh_host_\w+(\.pub)?|machine-id|ld\.so\.cache|mtab|resolv\.conf|hosts|hostname|[^/]*\.lock|[^/]*-)$"
-    r"|/__pycache__(/|$)|\.(pyc|pem|crt|key)$|hash|password|cookie|secret"
+    r"|/__pycache__(/|$)|\.(pyc|pem|crt|key)$|hash|password|cookie|secret|/fingerprint$|/ssh_known_hosts2$"
     r"|^/etc/(ssl/certs|alternatives|rc.\.d|ca-certificates\.conf|apt|passwd|shadow|group|gshadow|subuid|subgid)(/|$)"
     r"|^/opt/trainyard/(envs/\.cache|proofs/results)(/|$)|^/home/admin/\.ssh/authorized_keys$"
 )

@@ -28,6 +28,8 @@ VARIABLES: dict[str, Any] = {
         }
     ],
     "framework_env_wheelhouse": "/srv/wheelhouse",
+    "jupyter_lab_name": "lab",  # by default the inventory's folder, which differs between the runs that are compared
+    "tensorboard_lab_name": "lab",
     "jupyter_password": "canary-and-long-enough-1",
     "tensorboard_password": "canary-and-long-enough-1",
     "base_ca_certificates": "{{ query('ansible.builtin.fileglob', '/usr/local/share/ca-certificates/*.crt') }}",

@@ -408,9 +408,9 @@ def test_an_index_that_is_down_is_tried_again_and_then_said(site: Site) -> None:
     site.root(f"rm -rf {BASE}/.cache")
     refused = site.envs([site.one("alpha==1.0", name="down")])
     assert refused.failed.startswith(
-        f"The Python index does not answer: {INDEX}/alpha/ was tried 4 times. See that the node reaches it, by base_proxy where a proxy is the "
-        "only way out, or choose another source by framework_env_index_url (an index of your own, or a mirror) and framework_env_wheelhouse "
-        "(a folder of wheels). The installer said: "
+        f"The Python index does not answer: {INDEX}/alpha/ was tried 4 times. See that the node reaches it, by base_proxy where a proxy "
+        "is the only way out, or choose another source by framework_env_index_url (an index of your own, or a mirror) and "
+        "framework_env_wheelhouse (a folder of wheels). The installer said: "
     )
     assert site.root("cat /srv/asked").split() == ["/simple/alpha/"] * 4
     site.root("systemctl stop index")

@@ -21,6 +21,8 @@ VARIABLES: dict[str, Any] = {
     "framework_env_environments": [],
     "framework_env_compile": False,  # for speed
     "base_ca_certificates": "{{ query('ansible.builtin.fileglob', '/usr/local/share/ca-certificates/*.crt') }}",
+    "jupyter_lab_name": "lab",  # by default the inventory's folder, of which each test has its own
+    "tensorboard_lab_name": "lab",
     "jupyter_password": PASSWORD,
     "jupyter_environment_folders": ["/srv/people/*/envs"],
     "tensorboard_password": PASSWORD,

@@ -23,7 +23,8 @@ ENVIRONMENTS = "framework_env : Have the environments exactly as locked"
 
 def run(node: Lab, folder: Path, playbook: str, device: str = "", group: str = "", driver: str = "", **variables: Any) -> Play:
     """Run one of the playbooks in check mode; ``device`` is the PCI id of the GPU that the node claims to have, beside a driver."""
-    inventory = inventory_of(node, folder, {"base_users": [], **variables})
+    authorities = "{{ query('ansible.builtin.fileglob', '/usr/local/share/ca-certificates/*.crt') }}"
+    inventory = inventory_of(node, folder, {"base_users": [], "base_ca_certificates": authorities, **variables})
     if group:
         data = yaml.safe_load(inventory.read_text())
         data["all"]["children"] = {group: {"hosts": {"head": None}}}
