@@ -46,9 +46,9 @@ def test_up_ends_with_every_framework_trained_on_every_node(up: subprocess.Compl
         assert min(accuracy.values()) >= 0.95
     assert sorted(node["name"] for node in report["nodes"]) == NODES
     assert len(re.findall(r"trains", up.stdout)) >= 15
-    assert "ssh -F .trainyard/lab/ssh_config -L 8888:127.0.0.1:8888 head" in up.stdout
+    assert "ssh -L 8888:127.0.0.1:8888 -F .trainyard/lab/ssh_config head" in up.stdout
     fingerprint = nodes.execute("head", ["cat", "/etc/trainyard/jupyter/fingerprint"]).strip()
-    assert f"its certificate's SHA-256 fingerprint: {fingerprint}" in up.stdout
+    assert f"SHA-256 fingerprint of its certificate: {fingerprint}" in up.stdout
 
 
 def test_a_second_run_changes_nothing(nodes: Lab) -> None:
@@ -189,7 +189,8 @@ def test_apply_says_what_a_stray_pip_install_would_cost_and_repairs_it(nodes: La
     nodes.execute("node1", ["/opt/trainyard/envs/.uv/bin/uv", "pip", "uninstall", "--python", jax, "scipy"])
     checked = trainyard("apply", "-i", "inventory/lab", "--limit", "node1", "--check")
     assert checked.returncode == 0, checked.stdout
-    assert "1 changed" in checked.stdout
+    assert re.search(r"^node1\s+no error, 1 would change$", checked.stdout, re.MULTILINE), checked.stdout
+    assert "  framework_env: Have the environments exactly as locked" in checked.stdout
     done = trainyard("apply", "-i", "inventory/lab", "--limit", "node1")
     assert done.returncode == 0, done.stdout
     assert "import scipy" not in nodes.execute(
@@ -202,7 +203,7 @@ def test_ctrl_c_ends_a_run_and_all_that_it_started_and_the_same_command_goes_on(
     run = subprocess.Popen(words, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
     assert run.stdout
     for line in run.stdout:
-        if "Have the packages for everybody" in line:
+        if "Bring every node to the base" in line:
             break
     os.killpg(run.pid, signal.SIGINT)  # as a terminal does: to the whole of what is in the foreground
     rest = run.communicate(timeout=60)[0]
