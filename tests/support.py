@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ import yaml
 from trainyard.paths import REPOSITORY
 
 BIN = Path(sys.executable).parent
+_FOLDER = tempfile.TemporaryDirectory(prefix="trainyard-test-")
+REPORTS = {"TRAINYARD_STATE": _FOLDER.name}
+"""Where the command line tool keeps its reports in tests, so that those of the lab, which is tested at the same time, stay."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ def tool(inventory: Path, verb: str, *words: str, environment: Mapping[str, str]
     done = subprocess.run(
         [sys.executable, "-m", "trainyard", verb, "-i", str(inventory), *words],
         cwd=REPOSITORY,
-        env={**os.environ, "PYTHONPATH": f"{REPOSITORY}/src:{REPOSITORY}/collections", **(environment or {})},
+        env={**os.environ, "PYTHONPATH": f"{REPOSITORY}/src:{REPOSITORY}/collections", **REPORTS, **(environment or {})},
         capture_output=True,
         text=True,
         timeout=timeout,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from tests.support import BIN, inventory_of
+from tests.support import BIN, REPORTS, inventory_of
 from trainyard.containers import Lab
 from trainyard.paths import REPOSITORY
 
@@ -40,7 +40,12 @@ def inventory(lab: Lab, folder: Path) -> Path:
 
 
 def apply(path: Path, *words: str) -> pexpect.spawn:
-    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "PYTHONPATH": f"{REPOSITORY}/src:{REPOSITORY}/collections"}
+    environment = {
+        **os.environ,
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+        "PYTHONPATH": f"{REPOSITORY}/src:{REPOSITORY}/collections",
+        **REPORTS,
+    }
     words = ("-m", "trainyard", "apply", "-i", str(path), "--playbook", "playbooks/base.yml", *words)
     return pexpect.spawn(
         sys.executable, list(words), cwd=str(REPOSITORY), env=environment, encoding="utf-8", timeout=300, dimensions=(40, 160)
