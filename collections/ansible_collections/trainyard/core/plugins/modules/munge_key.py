@@ -52,7 +52,8 @@ from ansible_collections.trainyard.core.plugins.module_utils._host import locks
 PATH = "/etc/munge/munge.key"
 ACCOUNT = "munge"
 SIZE = 128  # bytes, as munge's own tool makes it
-SHORTEST, LONGEST = 32, 65536  # munge refuses shorter ones; longer ones are no keys
+SHORTEST = 32  # munge refuses shorter ones
+LONGEST = 65536  # longer ones are no keys
 MODE = 0o400
 
 

@@ -76,7 +76,7 @@ def _read(reader: int, end: float) -> str:
     """
     text = b""
     while not text.endswith(b"\n"):
-        ready, _, _ = select.select([reader], [], [], max(0.0, end - time.monotonic()))
+        ready = select.select([reader], [], [], max(0.0, end - time.monotonic()))[0]
         if not ready:
             raise UserError("it took too long")
         part = os.read(reader, 65536)

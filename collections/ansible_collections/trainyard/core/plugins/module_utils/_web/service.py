@@ -17,7 +17,6 @@ import secrets
 import socket
 import ssl
 import struct
-import sys
 import threading
 import time
 import traceback
@@ -50,7 +49,7 @@ def inherited_sockets() -> list[socket.socket]:
     for name in ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"):
         os.environ.pop(name, None)
     if not count:
-        sys.exit("systemd handed no socket over. Start this service with systemctl; its socket unit holds the port.")
+        raise SystemExit("systemd handed no socket over. Start this service with systemctl; its socket unit holds the port.")
     sockets = []
     for descriptor in range(FIRST_SOCKET, FIRST_SOCKET + count):
         os.set_inheritable(descriptor, False)

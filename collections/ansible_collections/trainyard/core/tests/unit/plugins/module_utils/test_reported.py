@@ -344,9 +344,9 @@ class Tags(HTMLParser):
         super().__init__()
         self.found: set[tuple[str, tuple[str, ...]]] = set()
 
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Note one."""
-        self.found.add((tag, tuple(name for name, _value in attributes)))
+        self.found.add((tag, tuple(name for name, _value in attrs)))
 
 
 def tags(page: str) -> set[tuple[str, tuple[str, ...]]]:
