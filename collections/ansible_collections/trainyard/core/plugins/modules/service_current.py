@@ -130,6 +130,9 @@ def main() -> None:
                 systemd.date_back(files, time.time())
             if name.endswith(".socket") and action in {"start", "restart", "stop"}:
                 module.run_command([systemctl, "stop", *unit.triggers], check_rc=bool(unit.triggers))
+            if action in {"start", "restart"}:
+                # systemd refuses what was started five times in ten seconds, also when each start was wanted.
+                module.run_command([systemctl, "reset-failed", name])
             rc, _output, errors = module.run_command([systemctl, action, name])
             if rc:
                 _rc, journal, _e = module.run_command(["journalctl", "--no-pager", "--lines=15", "--output=cat", "--unit", name])
