@@ -280,6 +280,15 @@ def test_an_environment_that_is_not_there_is_named(cluster: Cluster) -> None:
     assert "there is no environment none on this node; there are: keras, paddle, pytorch, tensorflow" in said
 
 
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_the_scripts_arguments_reach_it_whatever_they_are(cluster: Cluster, framework: str) -> None:
+    put(cluster, f"{SHARED}/ada/words/train.py", "import json, sys; print('got', json.dumps(sys.argv[1:]))")
+    words = ["--log", "x", "--e", "", "--n", "--nproc", "-h", "--", "--master", "$HOME 'é"]
+    status, said, _folder = cluster.train(f"--framework {framework} --config train.py -- {shlex.join(words)}", "words")
+    assert status == 0, said
+    assert f"got {json.dumps(words)}" in said
+
+
 def test_nobody_else_reads_a_jobs_files(cluster: Cluster) -> None:
     put(cluster, f"{SHARED}/ada/secret/train.py", "print('fine')")
     status, said, folder = cluster.train("--framework keras --config train.py", "secret")

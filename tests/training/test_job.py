@@ -16,7 +16,7 @@ import pytest
 from trainyard_training import batch, job, launchers, network, node, watch
 from trainyard_training.errors import RefusedError
 from trainyard_training.launchers import Node
-from trainyard_training.options import Wish
+from trainyard_training.options import FRAMEWORKS, Wish
 
 NODES = [Node("node1", "10.0.0.1", [1001, 1002, 1003, 1004]), Node("node2", "10.0.0.2", [2001, 2002, 2003, 2004])]
 TRAINER = Path(node.__file__).with_name("trainer.py")
@@ -101,6 +101,17 @@ def test_every_worker_of_tensorflow_knows_its_place(tmp_path: Path) -> None:
     assert [place["task"] for place in places] == [{"type": "worker", "index": number} for number in range(4)]
     assert [process.environment["TRAINYARD_RANK"] for process in processes] == ["0", "1", "2", "3"]
     assert all(process.leads for process in processes)
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_no_launcher_takes_the_scripts_arguments_for_its_own(tmp_path: Path, framework: str) -> None:
+    # These are argparse's: what begins an option of theirs would be that option, wherever it is.
+    for process in started(0, tmp_path, framework=framework, arguments=("--log", "x", "--", "")):
+        before = process.command.index("/lib/trainer.py") - 1
+        assert process.command[before:] in (
+            ["--", "/lib/trainer.py", "train.py", "--log", "x", "--", ""],
+            ["/envs/x/bin/python", "/lib/trainer.py", "train.py", "--log", "x", "--", ""],
+        )
 
 
 def test_around_servers_the_chief_alone_leads(tmp_path: Path) -> None:

@@ -136,6 +136,11 @@ def test_a_command_that_is_none_is_said(lock: Path) -> None:
     assert process.returncode == 127
 
 
+def test_arguments_of_the_command_are_its_own(lock: Path) -> None:
+    process = call(lock, "--", "echo", "--ex", "--g", "--", "-h")
+    assert process.communicate(timeout=20) == ("--ex --g -- -h\n", "")
+
+
 def test_gpus_are_taken_one_by_one_or_all_at_once(tmp_path: Path) -> None:
     for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm"):
         (tmp_path / name).touch()

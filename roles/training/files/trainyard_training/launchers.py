@@ -87,19 +87,20 @@ def processes(
         folder: where launchers may write logs.
         run_id: different for each time that the job is started.
     """
+    # A launcher that reads options of its own takes the script's for them (--log for --log-dir) unless `--` comes before the script.
     script = [trainer, str(wish["config"]), *wish["arguments"]]
     trainers, first = int(wish["trainers"]), nodes[0]
     if wish["framework"] == "pytorch":
         rendezvous = [f"--master-addr={first.address}", f"--master-port={first.ports[0]}"]
         size = [f"--nnodes={len(nodes)}", f"--node-rank={rank}", f"--nproc-per-node={trainers}"]
-        return [Process("torchrun", [python, "-m", "torch.distributed.run", *size, *rendezvous, f"--rdzv-id={run_id}", *script])]
+        return [Process("torchrun", [python, "-m", "torch.distributed.run", *size, *rendezvous, f"--rdzv-id={run_id}", "--", *script])]
     if wish["framework"] == "paddle":
         size = [f"--nnodes={len(nodes)}", f"--rank={rank}", f"--nproc_per_node={trainers}", f"--job_id={run_id}", f"--log_dir={folder}"]
         master = [f"--master={first.address}:{first.ports[0]}"] if len(nodes) > 1 else []
         return [
             Process(
                 "launch",
-                [python, "-m", "paddle.distributed.launch", *master, *size, *script],
+                [python, "-m", "paddle.distributed.launch", *master, *size, "--", *script],
                 {"PADDLE_DISTRI_BACKEND": "gloo"} if not wish["gpus_per_node"] else {},
             )
         ]

@@ -26,7 +26,7 @@ def main(words: Sequence[str], program: str, run: Path, settings: dict[str, str]
         settings: what the role wrote beside it.
         framework: the one that need not be named.
     """
-    chosen = options.parser(program, framework).parse_args(options.with_dashes(words))
+    chosen = options.parsed(words, program, framework)
     wish = options.wish(chosen)
     if chosen.here:
         allocation = cluster.allocation(os.environ)
