@@ -156,9 +156,7 @@ async def _main(folder: Path, place: Path, run: Path, cores: int, here: bool) ->
     restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
     again = f", start {restarts + 1}" if restarts else ""
     logs.say(f"{time.strftime('%F %T')} job {os.environ['SLURM_JOB_ID']} on {', '.join(names)}{again}")
-    parts = {name: place / f"{name}.tar" for name in job.PARTS}
-    shipped = {"job": place / job.WISH, **{name: path for name, path in parts.items() if path.exists()}}
-    host = Host(names, secrets.token_hex(16), shipped, place)
+    host = Host(names, secrets.token_hex(16), {"job": place / job.WISH, **job.snapshot(place)}, place)
     own = os.environ.get("SLURMD_NODENAME", os.uname().nodename.partition(".")[0])
     agents = await agents_of(host, run, ["node", str(folder)], addresses(names), cores, own)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -196,6 +194,8 @@ async def _main(folder: Path, place: Path, run: Path, cores: int, here: bool) ->
     if status == LOST and restarts + 1 < STARTS and not here:
         logs.say("the job goes back into the queue, and on from its last checkpoint")
         subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=False)
+    else:
+        job.discard(place)
     return status
 
 

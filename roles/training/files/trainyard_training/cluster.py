@@ -187,3 +187,12 @@ def state(job: str) -> dict[str, str]:
     """Return what the controller says of a job, by its own names; empty where it knows none any more."""
     done = subprocess.run(["scontrol", "--oneliner", "show", "job", job], capture_output=True, text=True, timeout=60, check=False)
     return dict(re.findall(r"(\S+?)=(\S*)", done.stdout)) if not done.returncode else {}
+
+
+def unfinished() -> set[str]:
+    """Return the numbers of this user's jobs that have not ended.
+
+    Raises:
+        RefusedError: Slurm does not answer.
+    """
+    return set(ask(["squeue", "--me", "--noheader", "--format=%A"]).split())

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .errors import USAGE, RefusedError
+from .errors import INTERRUPTED, USAGE, RefusedError
 from .text import printable
 
 
@@ -37,6 +37,9 @@ def main(words: Sequence[str], run: Path, settings: dict[str, str]) -> int:
 
             return run_one.main(rest, Path(settings["lock"]))
         return _on_a_node(name, rest, run, settings)
+    except KeyboardInterrupt:
+        print(f"\n{name}: interrupted", file=sys.stderr)
+        return INTERRUPTED
     except RefusedError as refused:
         # Paths in it may be somebody else's to name.
         lines = "\n".join(printable(line) for line in str(refused).split("\n"))
@@ -45,8 +48,10 @@ def main(words: Sequence[str], run: Path, settings: dict[str, str]) -> int:
 
 
 def _on_a_node(name: str, rest: Sequence[str], run: Path, settings: dict[str, str]) -> int:
-    from . import batch, node, proof, sweep  # noqa: PLC0415
+    from . import batch, known, node, proof, sweep  # noqa: PLC0415
 
+    if name == "environments" and not rest:
+        return known.show(settings["environments"])
     if name == "batch" and len(rest) == 1:
         return batch.main(Path(rest[0]), run)
     if name == "node" and len(rest) == 1:

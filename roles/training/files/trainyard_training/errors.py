@@ -12,6 +12,8 @@ NOT_SEEN = 72
 """Exit status of a job whose first node does not see its folder (EX_OSFILE)."""
 LOST = 75
 """Exit status of a job whose nodes lost each other (EX_TEMPFAIL)."""
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as of a shell."""
 NOT_OWN = 77
 """Exit status where a folder or a file is somebody else's, or others may write there (EX_NOPERM)."""
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from . import folders, job, launchers
 from .errors import LOST, RefusedError
+from .known import environments
 from .launchers import Process, ports_wanted, private_build, processes
 from .meeting import Line, LostError, Meeting
 from .network import free_ports, route_to
@@ -184,11 +185,6 @@ def tensorboard(logs: Path, run: str, results: Path) -> Path:
     except (OSError, RefusedError):
         return results / "tensorboard"
     return own
-
-
-def environments(folder: str) -> list[str]:
-    """Return the names of the environments on this node."""
-    return sorted(path.name for path in Path(folder).glob("[!.]*") if (path / "bin" / "python").exists())
 
 
 def hooked(hook: Path, thirdparty: Path, workspace: Path, environment: Mapping[str, str]) -> dict[str, str]:

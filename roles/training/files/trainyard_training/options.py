@@ -119,7 +119,7 @@ def parser(program: str, framework: str = "") -> argparse.ArgumentParser:
     made.add_argument("--job-priority", choices=PRIORITIES, default="normal", help="within the queue (default: %(default)s)")
     made.add_argument("--where", default="", metavar="QUEUE", help="the queue (default: the cluster's default queue)")
     made.add_argument("--job-name", default="", metavar="J", help="also the name of the results' folder (default: the script's)")
-    made.add_argument("--workspace", default=".", metavar="DIR", help="folder that is shipped to every node (default: this one)")
+    made.add_argument("--workspace", default=".", metavar="DIR", help="shipped to every node but for what .trainyardignore lists (default: .)")
     made.add_argument("--thirdparty", default="", metavar="DIR", help="shipped as well; its before_hook.sh runs on every node first")
     for name, text in (("log", "batches between log lines"), ("dot", "batches between dots"), ("saving", "passes between checkpoints")):
         made.add_argument(
@@ -136,7 +136,7 @@ def parser(program: str, framework: str = "") -> argparse.ArgumentParser:
     made.add_argument("--exclusive", action="store_true", help="nobody else's job on the nodes meanwhile")
     made.add_argument("--watch", action="store_true", help="follow the logs until the job has ended; its exit status is this command's")
     made.add_argument("--here", action="store_true", help="in the allocation that this is typed in (salloc), and wait for it")
-    made.add_argument("--dry-run", action="store_true", help="say what would be submitted, and submit nothing")
+    made.add_argument("--dry-run", action="store_true", help="show what would be shipped and submitted, and do neither")
     made.add_argument("arguments", nargs="*", metavar="-- WORD", help="words for the script")
     return made
 
