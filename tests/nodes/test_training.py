@@ -415,6 +415,34 @@ def test_a_sweep_runs_every_combination_and_resumes_where_it_stopped(cluster: Cl
     assert [row.strip() for row in rows[:2]] == ["rank,batchsize,lr,accuracy,state", "1,32,0.2,0.732,done"]
 
 
+def test_a_sweep_is_shipped_where_nodes_do_not_see_the_folder(cluster: Cluster) -> None:
+    script = "import os, sys, helper; print('accuracy=0.' + sys.argv[1][-1], os.uname().nodename); sys.exit(2 * (sys.argv[1] == '--lr=2'))"
+    cluster.user(f"mkdir -p ~/apart && cd ~/apart && touch helper.py && printf %s {shlex.quote(script)} > train.py")
+    status, said = cluster.user("cd ~/apart && sweep train.py --environment keras --lr 1,2,3")
+    assert status == 1, said
+    assert "The nodes do not see this folder: the script's folder is shipped" in said
+    rows = cluster.read("/home/ada/apart/sweep-train/table.csv").splitlines()
+    assert [row.strip() for row in rows[1:]] == ["1,3,0.3,done", "2,2,0.2,failed (2)", "3,1,0.1,done"]
+    assert re.search(r"^accuracy=0.1 node[12]$", cluster.read("/home/ada/apart/sweep-train/log_lr1.txt"), re.MULTILINE)
+    for node in ("node1", "node2"):
+        assert cluster.shell(node, "ls -d /tmp/trainyard-* 2>/dev/null", check=False) == ""
+
+
+def test_a_sweep_says_what_slurm_ended_and_leaves_its_runs_on_ctrl_c(cluster: Cluster) -> None:
+    put(cluster, f"{SHARED}/ada/ended/train.py", "import time; print('accuracy=nan', flush=True); time.sleep(300)")
+    status, said = cluster.user("cd ended && timeout -s INT 4 sweep train.py --lr 1,2 --watch")
+    found = re.search(r"The array job (\d+) goes on. End it with: scancel \1", said)
+    assert found, said
+    assert cluster.shell("head", f"squeue -h -j {found[1]}") != ""
+    cluster.user(f"scancel {found[1]}")
+    wait(cluster, found[1], "CANCELLED")
+    status, said = cluster.user("cd ended && sweep train.py --lr 1,2 --time-limit 1")
+    assert status == 0, said
+    status, said = cluster.user("cd ended && sweep train.py --lr 1,3")
+    assert (status, "is running another grid (lr=1,2)" in said) == (64, True)
+    cluster.user("scancel -u ada")
+
+
 def test_one_at_a_time_on_a_node(cluster: Cluster) -> None:
     put(cluster, f"{SHARED}/ada/turn", "run-one sh -c 'date +%s%N; sleep 1; date +%s%N' > /tmp/$1 2>/dev/null")
     both = f"for u in ada bob; do runuser -u $u -- bash {SHARED}/ada/turn $u & done; wait; cat /tmp/ada /tmp/bob"

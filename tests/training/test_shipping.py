@@ -30,7 +30,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "sinfo": "printf 'main|1:00:00|2|4|(null)|up|main*\\n'",
         "sbatch": "echo 7",
         "squeue": "echo 7",
-        "srun": "echo environment keras; echo environment pytorch",
+        "srun": "echo welcome; echo trainyard: keras; echo trainyard: pytorch",
     }.items():
         (programs / name).write_text(f'#!/bin/sh\necho {name} "$@" >> {tmp_path}/called\n{script}\n')
         (programs / name).chmod(0o755)

@@ -48,7 +48,7 @@ def main(words: Sequence[str], run: Path, settings: dict[str, str]) -> int:
 
 
 def _on_a_node(name: str, rest: Sequence[str], run: Path, settings: dict[str, str]) -> int:
-    from . import batch, known, node, proof, sweep  # noqa: PLC0415
+    from . import batch, known, node, proof, shipped_runs, sweep  # noqa: PLC0415
 
     if name == "environments" and not rest:
         return known.show(settings["environments"])
@@ -58,6 +58,10 @@ def _on_a_node(name: str, rest: Sequence[str], run: Path, settings: dict[str, st
         return node.main(Path(rest[0]))
     if name == "sweep-run" and len(rest) == 1:
         return sweep.one(Path(rest[0]), int(os.environ["SLURM_ARRAY_TASK_ID"]))
+    if name == "sweep-shipped" and rest:
+        return shipped_runs.one(rest)
+    if name == "sees" and len(rest) == 2:
+        return shipped_runs.sees(Path(rest[0]), rest[1])
     if name == "prove" and not rest:
         return proof.main(run, settings)
     if name == "meet" and not rest:

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 USAGE = 64
 """Exit status for words that cannot be used (EX_USAGE)."""
+FAILED_BEFORE = 66
+"""Exit status where what was shipped, or its hook, cannot be used (EX_NOINPUT)."""
 UNAVAILABLE = 69
 """Exit status for a cluster that does not answer (EX_UNAVAILABLE)."""
 NOT_SEEN = 72

@@ -5,15 +5,10 @@
 from __future__ import annotations
 
 import difflib
-import os
-import subprocess
 from pathlib import Path
 
+from . import asked
 from .errors import RefusedError
-
-PATIENCE = 10
-"""Seconds within which a node has to be free to answer."""
-MARK = "environment "
 
 
 def environments(folder: str | Path) -> list[str]:
@@ -24,7 +19,7 @@ def environments(folder: str | Path) -> list[str]:
 def show(folder: str) -> int:
     """Print the environments of this node, for :func:`check` on another one."""
     for name in environments(folder):
-        print(f"{MARK}{name}")
+        print(f"{asked.MARK}{name}")
     return 0
 
 
@@ -44,33 +39,8 @@ def check(name: str, folder: Path, run: Path, queue: str) -> None:
     """
     if name in environments(folder):
         return
-    there = _on_a_node(run, queue)
+    there = asked.a_node(run, queue, ["environments"])
     if there and name not in there:
         near = difflib.get_close_matches(name, there, 1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
         raise RefusedError(f"--environment: the nodes have no environment '{name}'.{hint} They have: {', '.join(there)}.")
-
-
-def _on_a_node(run: Path, queue: str) -> list[str]:
-    """Ask a node that is free now; return nothing where none is."""
-    words = ["srun", "--quiet", "--nodes=1", "--ntasks=1", "--chdir=/", "--job-name=environments"]
-    environment = dict(os.environ)
-    if queue:
-        words += [f"--partition={queue}", f"--immediate={PATIENCE}", "--time=1"]
-        environment = {key: value for key, value in environment.items() if not key.startswith(("SLURM_", "SRUN_"))}
-    else:
-        words += ["--overlap"]
-    try:
-        done = subprocess.run(
-            [*words, str(run), "environments"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=2 * PATIENCE,
-            env=environment,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    return [line.removeprefix(MARK) for line in done.stdout.splitlines() if line.startswith(MARK)] if not done.returncode else []

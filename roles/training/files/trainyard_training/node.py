@@ -19,15 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from . import folders, job, launchers
-from .errors import LOST, RefusedError
+from .errors import FAILED_BEFORE, LOST, RefusedError
 from .known import environments
 from .launchers import Process, ports_wanted, private_build, processes
 from .meeting import Line, LostError, Meeting
 from .network import free_ports, route_to
 from .text import printable
 
-FAILED_BEFORE = 66
-"""Exit status where what was shipped, or its hook, cannot be used (EX_NOINPUT)."""
 NOT_KEPT = 74
 """Exit status where what a script kept did not come back (EX_IOERR)."""
 GRACE = 10.0

@@ -119,7 +119,9 @@ def parser(program: str, framework: str = "") -> argparse.ArgumentParser:
     made.add_argument("--job-priority", choices=PRIORITIES, default="normal", help="within the queue (default: %(default)s)")
     made.add_argument("--where", default="", metavar="QUEUE", help="the queue (default: the cluster's default queue)")
     made.add_argument("--job-name", default="", metavar="J", help="also the name of the results' folder (default: the script's)")
-    made.add_argument("--workspace", default=".", metavar="DIR", help="shipped to every node but for what .trainyardignore lists (default: .)")
+    made.add_argument(
+        "--workspace", default=".", metavar="DIR", help="shipped to every node, without what .trainyardignore lists (default: .)"
+    )
     made.add_argument("--thirdparty", default="", metavar="DIR", help="shipped as well; its before_hook.sh runs on every node first")
     for name, text in (("log", "batches between log lines"), ("dot", "batches between dots"), ("saving", "passes between checkpoints")):
         made.add_argument(

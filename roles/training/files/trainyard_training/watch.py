@@ -9,10 +9,9 @@ import time
 from pathlib import Path
 
 from . import cluster, folders, job, text
+from .cluster import OPEN, WAITING
 from .errors import NOT_OWN, NOT_SEEN
 
-WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "SUSPENDED", "REQUEUE_HOLD", "SPECIAL_EXIT"}
-OPEN = {*WAITING, "RUNNING", "COMPLETING", "STOPPED"}
 PERIOD = 1.0
 """Seconds between two looks."""
 
