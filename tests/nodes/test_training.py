@@ -291,11 +291,14 @@ def test_an_environment_that_is_not_there_is_named(cluster: Cluster) -> None:
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_the_scripts_arguments_reach_it_whatever_they_are(cluster: Cluster, framework: str) -> None:
-    put(cluster, f"{SHARED}/ada/words/train.py", "import json, sys; print('got', json.dumps(sys.argv[1:]))")
+    script = "import json, sys, tempfile; print('got', json.dumps(sys.argv[1:])); print('left', tempfile.mkstemp()[1])"
+    put(cluster, f"{SHARED}/ada/words/train.py", script)
     words = ["--log", "x", "--e", "", "--n", "--nproc", "-h", "--", "--master", "$HOME 'é"]
     status, said, _folder = cluster.train(f"--framework {framework} --config train.py -- {shlex.join(words)}", "words")
     assert status == 0, said
     assert f"got {json.dumps(words)}" in said
+    node, path = re.search(r"\[(node\d)\] left (/tmp/trainyard-\d+-\w+/tmp/\w+)", said).groups()
+    assert cluster.shell(node, f"ls {path} 2>/dev/null", check=False) == "", "temporary files go with the job"
 
 
 def test_nobody_else_reads_a_jobs_files(cluster: Cluster) -> None:

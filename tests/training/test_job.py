@@ -137,6 +137,17 @@ def test_a_build_that_was_shipped_comes_first(tmp_path: Path) -> None:
     assert launchers.private_build("paddle", tmp_path) is None
 
 
+def test_temporary_files_lie_with_all_that_goes_when_the_job_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "envs" / "pytorch" / "bin").mkdir(parents=True)
+    (tmp_path / "envs" / "pytorch" / "bin" / "python").touch()
+    for name in ("workspace", "thirdparty"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    wanted = {**vars(wish(tmp_path)), "environments": str(tmp_path / "envs"), "tensorboard": "/nowhere"}
+    found = Path(node.prepared(wanted, tmp_path, tmp_path)["TMPDIR"])
+    assert (found, found.stat().st_mode & 0o777) == (tmp_path / "tmp", 0o700)
+
+
 def test_the_hook_gets_both_folders_and_hands_on_what_it_exports(tmp_path: Path) -> None:
     hook = tmp_path / "before_hook.sh"
     hook.write_text('private_script() { echo said; export TOLD="$1:$2"; }')

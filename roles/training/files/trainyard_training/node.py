@@ -150,6 +150,7 @@ def prepared(wish: Mapping[str, Any], scratch: Path, results: Path) -> dict[str,
         "PATH": f"{thirdparty}/bin:{root}/bin:{os.environ.get('PATH', '/usr/bin:/bin')}",
         "VIRTUAL_ENV": str(root),
         "PYTHONUNBUFFERED": "1",
+        "TMPDIR": str(temporary(scratch)),
         "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
         "TRAINYARD_CHECKPOINTS": str(results / job.CHECKPOINTS),
         "TRAINYARD_TENSORBOARD": str(tensorboard(Path(wish["tensorboard"]), run, results)),
@@ -166,6 +167,13 @@ def prepared(wish: Mapping[str, Any], scratch: Path, results: Path) -> dict[str,
         print(f"{os.uname().nodename}: trains with the {wish['framework']} that was shipped, {build.relative_to(scratch)}", flush=True)
     hook = next((path for path in (thirdparty / HOOK, workspace / HOOK) if path.exists()), None)
     return hooked(hook, thirdparty, workspace, environment) if hook else environment
+
+
+def temporary(scratch: Path) -> Path:
+    """Make the folder for a job's temporary files, which goes with all that the job has on the node."""
+    folder = scratch / "tmp"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
 
 
 def tensorboard(logs: Path, run: str, results: Path) -> Path:
