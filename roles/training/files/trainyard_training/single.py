@@ -14,6 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+ENDING = (signal.SIGTERM, signal.SIGUSR1)
+"""What ends a run: Slurm's signal, and the one that srun hands on."""
+
 
 def words(python: str, script: str | Path, run: Mapping[str, str]) -> list[str]:
     """Return the command line of a run."""
@@ -49,9 +52,10 @@ def run(command: Sequence[str], log: int | IO[bytes] | None, scratch: Path, cwd:
         stdout=log,
         stderr=None if log is None else subprocess.STDOUT,
     )
-    before = signal.signal(signal.SIGTERM, lambda number, _frame: process.send_signal(number))
+    before = {sign: signal.signal(sign, lambda _number, _frame: process.terminate()) for sign in ENDING}
     try:
         status = process.wait()
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for sign, handler in before.items():
+            signal.signal(sign, handler)
     return status if status >= 0 else 128 - status
