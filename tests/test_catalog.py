@@ -51,7 +51,7 @@ def test_an_environment_is_complete(name: str) -> None:
             assert [f"python={python}" for python in variant["pythons"]] == variant["conda"]["packages"][:1]
             assert "ipykernel" in variant["conda"]["packages"]
             continue
-        assert set(variant) <= {"device", "common", "requirements", "pythons", "index", "index_packages", "system_packages"}
+        assert set(variant) <= {"device", "common", "requirements", "without", "pythons", "index", "index_packages", "system_packages"}
         assert variant["device"] in {"cpu", "gpu"}
         assert variant["requirements"]
         assert variant["pythons"]

@@ -61,6 +61,12 @@ def test_all_locks_fit(repository: Path, capsys: pytest.CaptureFixture[str]) -> 
             "nltk==3.4.4",
             "keras-cpu-2.1.5-cp27-x86_64.txt: nltk is 3.4.5, wanted is",
         ),
+        (
+            "roles/catalog/vars/main/environments.yml",
+            "        without: [tensorflow]\n",
+            "",
+            "tensorflow-cpu-cp311-x86_64.txt: it was made without tensorflow",
+        ),
         ("roles/catalog/files/locks/jax-cpu-cp311-x86_64.txt", "fire==0.7.1 --hash=", "fire==0.7.1 --hush=", "fire==0.7.1 has no checksum"),
         ("pyproject.toml", '"mitogen==0.3.54"', '"mitogen==0.3.55"', "requirements.lock: mitogen is 0.3.54, wanted is mitogen==0.3.55"),
     ],
@@ -104,8 +110,14 @@ def test_the_installer_is_the_one_of_this_repository() -> None:
 
 
 def test_keras_and_tensorflow_share_their_wheels() -> None:
-    keras, tensorflow = (lock_envs.pins((lock_envs.LOCKS / f"{name}-cpu-cp311-x86_64.txt").read_text()) for name in ("keras", "tensorflow"))
-    assert keras == tensorflow
+    keras, tensorflow, jax = (
+        lock_envs.pins((lock_envs.LOCKS / f"{name}-cpu-cp311-x86_64.txt").read_text()) for name in ("keras", "tensorflow", "jax")
+    )
+    assert {*keras.items()} - {*tensorflow.items()} == {("jax", jax["jax"]), ("jaxlib", jax["jaxlib"])}, (
+        "its second backend, shared as well"
+    )
+    assert {*tensorflow} - {*keras} == {"tf-keras"}
+    assert "tensorflow" not in tensorflow, "tensorflow-cpu is in its place"
 
 
 def test_a_renewal_that_is_not_needed_asks_nobody(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -52,7 +52,7 @@ UV = str(Path(sys.executable).parent / "uv")
 # Nodes have glibc 2.31 or newer; a wheel for 2.28 runs on all of them.
 PLATFORMS = {"x86_64": "x86_64-manylinux_2_28", "aarch64": "aarch64-manylinux_2_28"}
 ENVIRONMENT_ARCHITECTURES = ("x86_64",)
-WANTED = "# wanted: "
+WANTED, WITHOUT = "# wanted: ", "# without: "
 PIN = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>\S+)")
 
 
@@ -69,6 +69,7 @@ class Lock:
     outside: bool = False  # some of it is not in the ordinary index
     bare: bool = False  # what it depends on comes from elsewhere
     frozen: Mapping[str, Any] | None = None  # the root file system that it is for
+    without: tuple[str, ...] = ()  # packages that something else takes the place of
 
     @property
     def path(self) -> Path:
@@ -92,7 +93,7 @@ def wanted_locks(catalog: Mapping[str, Any]) -> list[Lock]:
                     file = f"{name}-{variant}-cp{python.replace('.', '')}-{architecture}"
                     title = f"{name} ({variant}) for Python {python} on {architecture}"
                     lock = Lock(file, title, (*data["requirements"], *common), python, (architecture,), name, "index" in data)
-                    locks.append(replace(lock, frozen=data.get("frozen")))
+                    locks.append(replace(lock, frozen=data.get("frozen"), without=tuple(data.get("without", []))))
     return locks + cuda_locks(catalog["catalog_cuda_wheels"])
 
 
@@ -142,6 +143,9 @@ def check_lock(lock: Lock) -> list[str]:
     problems = misfits(lock.requirements, text)
     if sorted(written) != sorted(lock.requirements):
         problems.append(f"it was made for other requirements: {', '.join(written) or 'unknown'}")
+    without = [line.removeprefix(WITHOUT) for line in text.splitlines() if line.startswith(WITHOUT)]
+    if without != list(lock.without):
+        problems.append(f"it was made without {', '.join(without) or 'leaving anything out'}")
     problems += [
         f"{line.split()[0]} has no checksum"
         for line in text.splitlines()
@@ -179,6 +183,9 @@ def make(lock: Lock, find_links: str, upgrade: bool) -> str:
             # One resolution serves all architectures: from the second on, the first one's pins are preferred.
             target = ["--python-version", lock.python, "--python-platform", PLATFORMS[architecture], "--only-binary", ":all:", *links]
             target += ["--no-deps"] if lock.bare else []
+            if lock.without:
+                (work / "without.txt").write_text("\n".join(lock.without) + "\n")
+                target += ["--excludes", str(work / "without.txt")]
             uv("pip", "compile", "-q", *target, str(work / "in.txt"), "-o", str(work / "pins.txt"))
             uv("pip", "compile", "-q", *target, "-c", str(work / "pins.txt"), str(work / "in.txt"), "-o", str(work / "pylock.toml"))
             for package in tomllib.loads((work / "pylock.toml").read_text())["packages"]:
@@ -195,6 +202,7 @@ def text_of(lock: Lock, lines: Mapping[str, str], sizes: Mapping[str, int]) -> s
         "# Made by tools/lock_envs.py; the number behind a line is the bytes it takes on disk.",
         f"# {lock.title}",
         *(WANTED + requirement for requirement in lock.requirements),
+        *(WITHOUT + name for name in lock.without),
     ]
     return "\n".join([*head, *(f"{pin} {found} # {sizes[canonicalize_name(pin.split('==')[0])]}" for pin, found in lines.items())]) + "\n"
 
