@@ -27,7 +27,7 @@ from trainyard.paths import CHECKOUT, REPOSITORY
 
 pytestmark = pytest.mark.nodes
 
-FRAMEWORKS = ("pytorch", "tensorflow", "keras", "paddle")
+FRAMEWORKS = ("pytorch", "tensorflow", "keras", "paddle", "jax")
 SHARED = "/srv/shared"
 SAMPLES = "/opt/trainyard/samples"
 QUEUES = [{"name": "main", "max_time": "1:00:00", "default_time": "30"}, {"name": "quick", "max_time": "1", "priority": "high"}]
@@ -137,6 +137,7 @@ JOBS = {
     "parameter servers": "--framework tensorflow --strategy parameter-server --config tensorflow_digits.py --trainer_count 2",
     "keras": "--framework keras --config keras_digits.py",
     "paddle": "--framework paddle --config paddle_digits.py",
+    "jax": "--framework jax --config jax_digits.py --trainer-count 2",
 }
 
 
@@ -151,6 +152,69 @@ def test_every_framework_trains_on_two_hosts(cluster: Cluster, name: str) -> Non
     assert (told["status"], told["nodes"], told["problem"]) == (0, ["node1", "node2"], "")
     assert cluster.shell("node1", "ls -d /tmp/trainyard-* 2>/dev/null", check=False) == ""
     assert cluster.shell("head", f"ls {folder}/*.tar 2>/dev/null", check=False) == ""
+
+
+TUTORIAL = """
+import tensorflow as tf
+from sklearn.datasets import load_digits
+
+digits = load_digits()
+strategy = tf.distribute.MultiWorkerMirroredStrategy()
+data = tf.data.Dataset.from_tensor_slices(((digits.data / 16).astype("float32"), digits.target))
+data = data.shuffle(2000, seed=1).repeat().batch(32 * strategy.num_replicas_in_sync)
+with strategy.scope():
+    model = tf.keras.Sequential([tf.keras.layers.Dense(64, activation="relu"), tf.keras.layers.Dense(10)])
+    loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(loss=loss, optimizer=tf.keras.optimizers.SGD(0.3), metrics=["accuracy"])
+history = model.fit(data, epochs=4, steps_per_epoch=28, verbose=0).history
+print("accuracy=%g of %d" % (history["accuracy"][-1], strategy.num_replicas_in_sync), flush=True)
+"""
+
+
+def test_tensorflows_own_way_with_fit_needs_the_old_keras(cluster: Cluster) -> None:
+    put(cluster, f"{SHARED}/ada/fit/train.py", TUTORIAL)
+    words = (
+        "export TF_USE_LEGACY_KERAS=1; mkdir -p fit; cd fit; cluster_train --watch --framework tensorflow --config train.py --num-nodes 2"
+    )
+    status, said = cluster.user(words)
+    assert status == 0, said
+    assert [accuracy > 0.8 for accuracy in map(float, re.findall(r"accuracy=(\S+) of 2", said))] == [True, True], said
+
+
+def test_keras_has_a_second_backend(cluster: Cluster) -> None:
+    code = "import keras; print(keras.backend.backend(), float(keras.ops.sum(keras.ops.ones(3))))"
+    python = "/opt/trainyard/envs/keras/bin/python"
+    assert cluster.shell("node1", f'KERAS_BACKEND=jax {python} -c "{code}" 2>/dev/null') == "jax 3.0"
+
+
+ALONE = {
+    "pytorch": "import torch; torch.nn.Linear(2, 2)(torch.ones(1, 2)).sum().backward()",
+    "tensorflow": "import tensorflow; tensorflow.ones(3) + 1",
+    "keras": "import keras; keras.ops.sum(keras.ops.ones(3))",
+    "paddle": "import paddle; paddle.ones([3]) + paddle.distributed.get_rank()",
+    "jax": "import jax; jax.numpy.ones(3).sum()",
+}
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_trainers_that_made_no_group_are_known(cluster: Cluster, framework: str) -> None:
+    code = f"""
+import os, runpy, sys
+sys.path.insert(0, "/usr/local/lib/trainyard/training/trainyard_training")
+import together
+if sys.argv[1] == "alone":
+    {ALONE[framework]}
+else:
+    runpy.run_path("{SAMPLES}/{framework}_digits.py", run_name="__main__")
+print(sys.argv[1], together.taken_alone(sys.modules), flush=True)
+"""
+    put(cluster, f"{SHARED}/ada/group/train.py", code)
+    for word, alone in (("alone", True), ("together", False)):
+        words = f"--framework {framework} --config train.py --trainer-count 2 --num-passes 1 -- {word}"
+        status, said, _folder = cluster.train(words, "group")
+        assert status == 0, said
+        assert f"] {word} {alone}" in said
+        assert f"] {word} {not alone}" not in said
 
 
 @pytest.mark.parametrize("name", ["keras", "pytorch", "tensorflow"])
@@ -285,7 +349,7 @@ def test_a_script_that_fails_ends_the_job_on_all_nodes_with_its_status(cluster: 
 def test_an_environment_that_is_not_there_is_named(cluster: Cluster) -> None:
     status, said, _folder = cluster.train(f"--framework keras --environment none --config keras_digits.py --workspace {SAMPLES}")
     assert status == 64, said
-    assert "the nodes have no environment 'none'. They have: keras, paddle, pytorch, tensorflow." in said
+    assert "the nodes have no environment 'none'. They have: jax, keras, paddle, pytorch, tensorflow." in said
     assert "Ships" not in said
 
 

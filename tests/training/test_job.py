@@ -103,6 +103,20 @@ def test_every_worker_of_tensorflow_knows_its_place(tmp_path: Path) -> None:
     assert all(process.leads for process in processes)
 
 
+def test_every_trainer_of_jax_reads_its_place_from_slurms_variables(tmp_path: Path) -> None:
+    trainers = [process for rank in (0, 1) for process in started(rank, tmp_path, framework="jax")]
+    names = ("SLURM_PROCID", "SLURM_LOCALID", "TRAINYARD_RANK")
+    assert [[process.environment[name] for name in names] for process in trainers] == [
+        ["0", "0", "0"],
+        ["1", "1", "1"],
+        ["2", "0", "2"],
+        ["3", "1", "3"],
+    ]
+    for process in trainers:
+        assert process.environment["JAX_COORDINATOR_ADDRESS"] == "10.0.0.1:1001"
+        assert (process.environment["SLURM_NTASKS"], process.environment["TRAINYARD_WORLD_SIZE"], process.leads) == ("4", "4", True)
+
+
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_no_launcher_takes_the_scripts_arguments_for_its_own(tmp_path: Path, framework: str) -> None:
     # These are argparse's: what begins an option of theirs would be that option, wherever it is.

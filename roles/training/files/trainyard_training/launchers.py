@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-MODULES = {"pytorch": "torch", "tensorflow": "tensorflow", "keras": "keras", "paddle": "paddle"}
+MODULES = {"pytorch": "torch", "tensorflow": "tensorflow", "keras": "keras", "paddle": "paddle", "jax": "jax"}
 """What a private build of a framework is known by."""
 
 
@@ -104,7 +104,31 @@ def processes(
                 {"PADDLE_DISTRI_BACKEND": "gloo"} if not wish["gpus_per_node"] else {},
             )
         ]
+    if wish["framework"] == "jax":
+        return jax(trainers, nodes, rank, [python, *script])
     return tensorflow(wish, nodes, rank, [python, *script])
+
+
+def jax(trainers: int, nodes: Sequence[Node], rank: int, command: list[str]) -> list[Process]:
+    """Return JAX's processes: `jax.distributed.initialize()` reads of each what Slurm would say, had it started them itself.
+
+    Each takes the GPU of its place on the node, of those that it sees.
+    """
+    first, size = nodes[0], len(nodes) * trainers
+    common = {
+        "JAX_COORDINATOR_ADDRESS": f"{first.address}:{first.ports[0]}",
+        "JAX_COORDINATOR_BIND_ADDRESS": f"{first.address}:{first.ports[0]}",
+        "SLURM_NTASKS": str(size),
+        "TRAINYARD_WORLD_SIZE": str(size),
+    }
+    return [
+        Process(
+            f"trainer {order}",
+            command,
+            {**common, "SLURM_PROCID": str(order), "SLURM_LOCALID": str(number), "TRAINYARD_RANK": str(order)},
+        )
+        for number, order in enumerate(range(rank * trainers, (rank + 1) * trainers))
+    ]
 
 
 def tensorflow(wish: Mapping[str, Any], nodes: Sequence[Node], rank: int, command: list[str]) -> list[Process]:

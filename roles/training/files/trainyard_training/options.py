@@ -14,7 +14,7 @@ from typing import NoReturn
 from .cluster import Allocation, Queue, duration, seconds
 from .errors import RefusedError
 
-FRAMEWORKS = ("pytorch", "tensorflow", "keras", "paddle")
+FRAMEWORKS = ("pytorch", "tensorflow", "keras", "paddle", "jax")
 STRATEGIES = ("multiworker", "parameter-server")
 PRIORITIES = {"high": 0, "normal": 100, "low": 1000}
 """Slurm's nice values: a user may step back behind others, and not push ahead of them."""
