@@ -480,7 +480,7 @@ def test_nodes_prove_themselves_by_meeting(prove: Callable[..., int], capsys: py
     assert capsys.readouterr().out.splitlines() == [
         "n0 has met n1",
         "n1 has met n0",
-        "n0 and n1 have no framework in common (pytorch, tensorflow, keras, paddle): they have met, and trained nothing.",
+        "n0 and n1 have no framework in common (pytorch, tensorflow, keras, paddle, jax): they have met, and trained nothing.",
     ]
 
 
