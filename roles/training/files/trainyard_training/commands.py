@@ -22,6 +22,8 @@ def main(words: Sequence[str], run: Path, settings: dict[str, str]) -> int:
         settings: ``environments``, ``samples`` and ``tensorboard``: folders; ``lock``: run-one's lock file.
     """
     name, *rest = words
+    if name != "run-one":  # it runs one command, and makes no file of its own
+        settings = {**settings, "umask": f"{os.umask(0o077):03o}"}
     # Only what is needed is imported: users wait for --help.
     try:
         if name in {"cluster_train", "paddle"}:

@@ -3,9 +3,10 @@
 """A job's folder at its submitter's: what is shipped, what was wished, and what comes back.
 
 NAME-1/job.json           the wish, as the nodes read it
-NAME-1/workspace.tar      and thirdparty.tar: as they were when the job was submitted
+NAME-1/workspace.tar      and thirdparty.tar: as they were when the job was submitted; gone when it has ended
 NAME-1/logs/              job.log, and one file for each node
 NAME-1/checkpoints/       what the script keeps; a job that starts again finds it
+NAME-1/outputs/           what the script wrote into its workspace on the first node; likewise
 NAME-1/result.json        how it ended
 """
 
@@ -23,7 +24,9 @@ from . import folders
 from .errors import RefusedError
 from .options import Wish
 
-WISH, RESULT, LOGS, CHECKPOINTS = "job.json", "result.json", "logs", "checkpoints"
+WISH, RESULT, LOGS, CHECKPOINTS, OUTPUTS = "job.json", "result.json", "logs", "checkpoints", "outputs"
+KEPT = "kept"
+"""What a job that starts again ships beside its parts: checkpoints and outputs of the start before."""
 PARTS = ("workspace", "thirdparty")
 KEPT_OUT = {".git", "__pycache__", ".ipynb_checkpoints", ".venv"}
 """Names that are not shipped: history, caches and environments of the submitter's own machine."""
@@ -83,6 +86,21 @@ def _shipped(source: Path) -> Callable[[tarfile.TarInfo], tarfile.TarInfo | None
         return member
 
     return keep
+
+
+def parts(folder: Path) -> dict[str, Path]:
+    """Return name -> archive of what a job ships, whether it is there or not."""
+    return {name: folder / f"{name}.tar" for name in PARTS}
+
+
+def pack_kept(folder: Path) -> Path:
+    """Pack what a job has kept, for nodes that do not see its folder, and return the archive."""
+    path = folder / f"{KEPT}.tar"
+    with open(folders.write(path), "wb") as file, tarfile.open(fileobj=file, mode="w") as archive:
+        for name in (CHECKPOINTS, OUTPUTS):
+            if (folder / name).is_dir():
+                archive.add(folder / name, arcname=name, filter=lambda member: member if member.isfile() or member.isdir() else None)
+    return path
 
 
 def is_job_folder(path: Path) -> bool:

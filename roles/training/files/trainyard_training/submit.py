@@ -61,7 +61,7 @@ def filled(wish: Wish, gpus: int, cores: int, settings: dict[str, str]) -> Path:
     """
     folder = job.new_folder(wish.name, Path.cwd())
     try:
-        places = {name: settings[name] for name in ("environments", "tensorboard")}
+        places = {name: settings[name] for name in ("environments", "tensorboard", "umask")}
         job.fill(folder, wish, {"gpus_per_node": gpus, "cores_per_node": cores, **places})
     except OSError as error:
         shutil.rmtree(folder)
