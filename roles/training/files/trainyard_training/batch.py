@@ -85,23 +85,44 @@ class Logs:
             self.heard.append(words)
 
 
-def main(folder: Path, run: Path, *, here: bool = False) -> int:
+def main(folder: Path, run: Path, node: str = "", *, here: bool = False) -> int:
     """Run the job whose folder it is, and return its exit status.
 
     Args:
         folder: made by :func:`job.fill`.
         run: the program that Slurm starts on the nodes.
+        node: the only one that sees the folder; '' where others may.
         here: whether somebody waits for it, in an allocation of his own.
 
     Raises:
         RefusedError: this node does not see the folder, or it is not the user's own.
     """
+    if node and node != own_name():
+        # Slurm starts a job on its first node, in the order of its own list.
+        words = [
+            "srun",
+            "--overlap",
+            "--nodes=1",
+            "--ntasks=1",
+            "--mem=0",
+            f"--nodelist={node}",
+            "--chdir=/",
+            str(run),
+            "batch",
+            str(folder),
+        ]
+        os.execvp(words[0], words)
     with folders.opened(folder) as place, folders.opened(place / job.LOGS):
         if not here:
             _speak_into(place / job.LOGS / "job.log")
         wish = job.read_json(place / job.WISH)
         (place / job.RESULT).unlink(missing_ok=True)  # of a start before this one
         return asyncio.run(_main(folder, place, run, int(wish["cores_per_node"]), here))
+
+
+def own_name() -> str:
+    """Return this node's name as Slurm has it."""
+    return os.environ.get("SLURMD_NODENAME", os.uname().nodename.partition(".")[0])
 
 
 def _speak_into(log: Path) -> None:
@@ -169,8 +190,7 @@ async def _main(folder: Path, place: Path, run: Path, cores: int, here: bool) ->
     host = Host(names, secrets.token_hex(16), shipped, place)
     if starts > 1:
         host.late[job.KEPT] = partial(job.pack_kept, place)
-    own = os.environ.get("SLURMD_NODENAME", os.uname().nodename.partition(".")[0])
-    agents = await agents_of(host, run, ["node", str(folder)], addresses(names), cores, own)
+    agents = await agents_of(host, run, ["node", str(folder)], addresses(names), cores, own_name())
     loop = asyncio.get_running_loop()
     for sign, why in ((signal.SIGTERM, TOLD), (signal.SIGINT, "ended by Ctrl-C")):
         loop.add_signal_handler(sign, _stop, host, why)

@@ -167,6 +167,15 @@ def parse_queues(printed: str) -> dict[str, Queue]:
     return found
 
 
+def nodes(queue: str) -> set[str]:
+    """Return the names of a queue's nodes.
+
+    Raises:
+        RefusedError: Slurm does not answer.
+    """
+    return set(ask(["sinfo", "--noheader", "--Node", f"--partition={queue}", "--format=%N"]).split())
+
+
 def gpus(resources: str) -> int:
     """Return how many GPUs stand in a node's generic resources, such as ``gpu:a100:4(S:0-1),gpu:t4:1``."""
     return sum(int(count) for count in re.findall(r"gpu(?::[^:,(]+)?:(\d+)", resources))

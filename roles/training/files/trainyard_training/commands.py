@@ -19,7 +19,8 @@ def main(words: Sequence[str], run: Path, settings: dict[str, str]) -> int:
     Args:
         words: the name under which the program was called, or a part's name, and its arguments.
         run: the program, which Slurm starts for the parts on the nodes.
-        settings: ``environments``, ``samples`` and ``tensorboard``: folders; ``lock``: run-one's lock file.
+        settings: ``environments``, ``samples`` and ``tensorboard``: folders; ``shared``: folders that all nodes see, with colons between;
+            ``lock``: run-one's lock file.
     """
     name, *rest = words
     if name != "run-one":  # it runs one command, and makes no file of its own
@@ -49,8 +50,8 @@ def main(words: Sequence[str], run: Path, settings: dict[str, str]) -> int:
 def _on_a_node(name: str, rest: Sequence[str], run: Path, settings: dict[str, str]) -> int:
     from . import batch, node, proof, sweep  # noqa: PLC0415
 
-    if name == "batch" and len(rest) == 1:
-        return batch.main(Path(rest[0]), run)
+    if name == "batch" and len(rest) in {1, 2}:
+        return batch.main(Path(rest[0]), run, *rest[1:])
     if name == "node" and len(rest) == 1:
         return node.main(Path(rest[0]))
     if name == "sweep-run" and len(rest) == 1:

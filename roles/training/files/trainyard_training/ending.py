@@ -104,6 +104,7 @@ def told(end: Ending, host: Host, number: str, starts: int, seconds: float) -> d
     first = host.goodbyes.get(0)
     kept = set(first.files) if first else set()
     left = {name: sorted(set(bye.left) - kept) for name, bye in nodes.items()}
+    unnamed = {name: bye.left_count - len(bye.left) for name, bye in nodes.items()}
     return {
         "job": number,
         "nodes": host.names,
@@ -114,7 +115,7 @@ def told(end: Ending, host: Host, number: str, starts: int, seconds: float) -> d
         "starts": starts,
         "seconds": seconds,
         "outputs": {"files": first.count, "bytes": first.size, "named": first.files} if first else {},
-        "left": {name: {"files": nodes[name].left_count, "named": files} for name, files in left.items() if files},
+        "left": {name: {"files": len(files) + unnamed[name], "named": files} for name, files in left.items() if files},
     }
 
 

@@ -129,7 +129,8 @@ def _copied(source: Path, target: Path, room: int | None) -> int | None:
             there = target.lstat()
             if stat.S_ISREG(there.st_mode) and (there.st_size, there.st_mtime_ns) == (found.st_size, found.st_mtime_ns):
                 return found.st_size
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in reversed([folder for folder in target.parents if not folder.exists()]):
+            folder.mkdir(mode=0o700)
         shutil.copyfile(source, beside, follow_symlinks=False)
         now = source.stat()
         if (now.st_size, now.st_mtime_ns) != (found.st_size, found.st_mtime_ns):

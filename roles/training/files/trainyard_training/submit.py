@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import batch, cluster, job, options, watch
+from . import batch, cluster, job, options, placing, watch
 from .cluster import Queue
 from .errors import USAGE, RefusedError
 from .options import PRIORITIES, Wish
@@ -37,12 +37,13 @@ def main(words: Sequence[str], program: str, run: Path, settings: dict[str, str]
         return batch.main(folder, run, here=True)
     queue = options.fits(wish, cluster.queues())
     gpus, cores = gpus_per_node(wish, queue), cores_per_node(wish, queue)
+    node = placing.node(Path.cwd(), queue.name, settings["shared"].split(":"))
     if chosen.dry_run:
-        print(shlex.join(command(wish, queue, Path(f"{wish.name}-N"), run)))
+        print(shlex.join(command(wish, queue, Path(f"{wish.name}-N"), run, node)))
         return 0
     folder = filled(wish, gpus, cores, settings)
     try:
-        number = cluster.ask(command(wish, queue, folder, run)).strip().split(";")[0]
+        number = cluster.ask(command(wish, queue, folder, run, node)).strip().split(";")[0]
     except RefusedError:
         shutil.rmtree(folder)
         raise
@@ -85,8 +86,8 @@ def cores_per_node(wish: Wish, queue: Queue) -> int:
     return min(queue.cores, wish.trainers * (wish.cores or max(1, share)))
 
 
-def command(wish: Wish, queue: Queue, folder: Path, run: Path) -> list[str]:
-    """Return the words that submit a job."""
+def command(wish: Wish, queue: Queue, folder: Path, run: Path, node: str = "") -> list[str]:
+    """Return the words that submit a job; `node` is one that it must have, since only that one sees its folder."""
     gpus = gpus_per_node(wish, queue)
     words = [
         "sbatch",
@@ -110,7 +111,9 @@ def command(wish: Wish, queue: Queue, folder: Path, run: Path) -> list[str]:
         words.append(f"--gpus-per-node={gpus}")
     if wish.exclusive:
         words.append("--exclusive")
-    return [*words, f"--wrap=exec {shlex.quote(str(run))} batch {shlex.quote(str(folder))}"]
+    if node:
+        words.append(f"--nodelist={node}")
+    return [*words, f"--wrap=exec {shlex.join([str(run), 'batch', str(folder), *([node] if node else [])])}"]
 
 
 def paddle(words: Sequence[str], run: Path, settings: dict[str, str]) -> int:
