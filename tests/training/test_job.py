@@ -16,7 +16,7 @@ import pytest
 from trainyard_training import batch, job, launchers, network, node, watch
 from trainyard_training.errors import RefusedError
 from trainyard_training.launchers import Node
-from trainyard_training.options import Wish
+from trainyard_training.options import FRAMEWORKS, Wish
 
 NODES = [Node("node1", "10.0.0.1", [1001, 1002, 1003, 1004]), Node("node2", "10.0.0.2", [2001, 2002, 2003, 2004])]
 TRAINER = Path(node.__file__).with_name("trainer.py")
@@ -112,6 +112,13 @@ def test_every_worker_of_tensorflow_knows_its_place(tmp_path: Path) -> None:
     assert all(process.leads for process in processes)
 
 
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_no_launcher_takes_the_scripts_arguments_for_its_own(tmp_path: Path, framework: str) -> None:
+    for process in started(0, tmp_path, framework=framework, arguments=("--log", "x", "--", "")):
+        if process.leads:
+            assert process.command == ["/envs/x/bin/python", "/lib/trainer.py", "train.py", "--log", "x", "--", ""]
+
+
 def test_around_servers_the_chief_alone_leads(tmp_path: Path) -> None:
     around = {"framework": "tensorflow", "strategy": "parameter-server", "servers": 2}
     processes = [process for rank in (0, 1) for process in started(rank, tmp_path, **around)]
@@ -133,6 +140,17 @@ def test_a_build_that_was_shipped_comes_first(tmp_path: Path) -> None:
         (tmp_path / place / "__init__.py").touch()
     assert launchers.private_build("pytorch", tmp_path) == tmp_path / "lib/python/site-packages"
     assert launchers.private_build("paddle", tmp_path) is None
+
+
+def test_temporary_files_lie_with_all_that_goes_when_the_job_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "envs" / "pytorch" / "bin").mkdir(parents=True)
+    (tmp_path / "envs" / "pytorch" / "bin" / "python").touch()
+    for name in ("workspace", "thirdparty"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    wanted = {**vars(wish(tmp_path)), "environments": str(tmp_path / "envs"), "tensorboard": "/nowhere"}
+    found = Path(node.prepared(wanted, tmp_path, tmp_path)["TMPDIR"])
+    assert (found, found.stat().st_mode & 0o777) == (tmp_path / "tmp", 0o700)
 
 
 def test_the_hook_gets_both_folders_and_hands_on_what_it_exports(tmp_path: Path) -> None:

@@ -186,8 +186,7 @@ async def _main(folder: Path, place: Path, run: Path, cores: int, here: bool) ->
     logs = Logs(place / job.LOGS, names, shown=here)
     number, starts = os.environ["SLURM_JOB_ID"], int(os.environ.get("SLURM_RESTART_COUNT", "0")) + 1
     logs.say(f"{time.strftime('%F %T')} job {number} on {', '.join(names)}{f', start {starts}' if starts > 1 else ''}")
-    shipped = {"job": place / job.WISH, **{name: path for name, path in job.parts(place).items() if path.exists()}}
-    host = Host(names, secrets.token_hex(16), shipped, place)
+    host = Host(names, secrets.token_hex(16), {"job": place / job.WISH, **job.snapshot(place)}, place)
     if starts > 1:
         host.late[job.KEPT] = partial(job.pack_kept, place)
     agents = await agents_of(host, run, ["node", str(folder)], addresses(names), cores, own_name())
@@ -213,8 +212,7 @@ async def _main(folder: Path, place: Path, run: Path, cores: int, here: bool) ->
     if end.reason == ending.CANCELLED and (by := cluster.canceller(number)):
         end = dataclasses.replace(end, problem=f"cancelled by {by}")
     if not end.again:
-        for path in [*job.parts(place).values(), place / f"{job.KEPT}.tar"]:
-            path.unlink(missing_ok=True)
+        job.discard(place)
     told = ending.told(end, host, number, starts, round(time.time() - began, 1))
     job.write_json(place / job.RESULT, told)
     for line in ending.block(told, folder):

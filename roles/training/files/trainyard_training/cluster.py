@@ -16,6 +16,8 @@ from .errors import UNAVAILABLE, RefusedError
 UNLIMITED = "UNLIMITED"
 RECORDED = 4
 """Looks for a record that is on its way."""
+WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "SUSPENDED", "REQUEUE_HOLD", "SPECIAL_EXIT"}
+OPEN = {*WAITING, "RUNNING", "COMPLETING", "STOPPED"}
 
 
 @dataclass(frozen=True)
@@ -223,3 +225,45 @@ def _user(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return f"the user {uid}"
+
+
+def unfinished() -> set[str]:
+    """Return the numbers of this user's jobs that have not ended.
+
+    Raises:
+        RefusedError: Slurm does not answer.
+    """
+    return set(ask(["squeue", "--me", "--noheader", "--format=%A"]).split())
+
+
+def tasks(job: str) -> dict[int, str]:
+    """Return number -> ``waiting`` or ``running``, for the tasks of this user's array job that have not ended.
+
+    Raises:
+        RefusedError: Slurm does not answer.
+    """
+    return parse_tasks(job, ask(["squeue", "--me", "--array", "--noheader", "--format=%F|%K|%T"]))
+
+
+def parse_tasks(job: str, printed: str) -> dict[int, str]:
+    """Read what squeue prints of tasks: the array job's number, the task's and its state."""
+    rows = (line.strip().split("|") for line in printed.splitlines())
+    return {int(task): "waiting" if state in WAITING else "running" for number, task, state in rows if number == job and task.isdecimal()}
+
+
+def ended_tasks(job: str) -> dict[int, tuple[str, str]]:
+    """Return number -> (state, exit code), for the tasks of an array job that ended and that the controller still knows."""
+    try:
+        return parse_ended_tasks(ask(["scontrol", "--oneliner", "show", "job", job])) if job else {}
+    except RefusedError:
+        return {}
+
+
+def parse_ended_tasks(printed: str) -> dict[int, tuple[str, str]]:
+    """Read what ``scontrol --oneliner show job`` prints of an array job."""
+    found = {}
+    for line in printed.splitlines():
+        words = dict(re.findall(r"(\S+?)=(\S*)", line))
+        if words.get("ArrayTaskId", "").isdecimal() and words.get("JobState") not in OPEN:
+            found[int(words["ArrayTaskId"])] = (words["JobState"], words["ExitCode"])
+    return found

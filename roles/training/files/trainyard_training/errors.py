@@ -20,6 +20,8 @@ LAUNCH_FAILED = 128 + 53
 """Exit status that stands for Slurm's own 0:53: a node could not start the job."""
 STOPPED = 143
 """Exit status of a job that was told to end (128 and SIGTERM, as shells have it)."""
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as of a shell."""
 NOT_OWN = 77
 """Exit status where a folder or a file is somebody else's, or others may write there (EX_NOPERM)."""
 

@@ -16,8 +16,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import folders, job, launchers, outputs, trainers
+from . import folders, job, launchers, modes, outputs, trainers
 from .errors import LOST, NOT_BEGUN, NOT_KEPT, RefusedError
+from .known import environments
 from .launchers import ports_wanted, private_build, processes
 from .meeting import LostError, Meeting
 from .network import free_ports, route_to
@@ -81,7 +82,7 @@ async def _main(folder: Path, scratch: Path) -> int:
             trainer=str(TRAINER),
             run_id=".".join(os.environ.get(f"SLURM_{word}", "0") for word in ("JOB_ID", "STEP_ID", "RESTART_COUNT")),
         )
-        running = [await Trainer.start(process, environment, workspace, int(wish["umask"], 8)) for process in own]
+        running = [await Trainer.start(process, environment, workspace, modes.users()) for process in own]
         saving = asyncio.create_task(_save(workspace, before, results)) if rank == 0 and not apart else None
         status = await trainers.run(running, line, stop)
         if saving:
@@ -189,6 +190,7 @@ def prepared(wish: Mapping[str, Any], scratch: Path, results: Path) -> dict[str,
         "PATH": f"{thirdparty}/bin:{root}/bin:{os.environ.get('PATH', '/usr/bin:/bin')}",
         "VIRTUAL_ENV": str(root),
         "PYTHONUNBUFFERED": "1",
+        "TMPDIR": str(temporary(scratch)),
         "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
         "TRAINYARD_CHECKPOINTS": str(results / job.CHECKPOINTS),
         "TRAINYARD_TENSORBOARD": str(tensorboard(Path(wish["tensorboard"]), run, results)),
@@ -204,7 +206,14 @@ def prepared(wish: Mapping[str, Any], scratch: Path, results: Path) -> dict[str,
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(build), os.environ.get("PYTHONPATH", "")]))
         print(f"{os.uname().nodename}: trains with the {wish['framework']} that was shipped, {build.relative_to(scratch)}", flush=True)
     hook = next((path for path in (thirdparty / HOOK, workspace / HOOK) if path.exists()), None)
-    return hooked(hook, thirdparty, workspace, environment, int(wish["umask"], 8)) if hook else environment
+    return hooked(hook, thirdparty, workspace, environment, modes.users()) if hook else environment
+
+
+def temporary(scratch: Path) -> Path:
+    """Make the folder for a job's temporary files, which goes with all that the job has on the node."""
+    folder = scratch / "tmp"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
 
 
 def tensorboard(logs: Path, run: str, results: Path) -> Path:
@@ -223,11 +232,6 @@ def tensorboard(logs: Path, run: str, results: Path) -> Path:
     except (OSError, RefusedError):
         return results / "tensorboard"
     return own
-
-
-def environments(folder: str) -> list[str]:
-    """Return the names of the environments on this node."""
-    return sorted(path.name for path in Path(folder).glob("[!.]*") if (path / "bin" / "python").exists())
 
 
 def hooked(hook: Path, thirdparty: Path, workspace: Path, environment: Mapping[str, str], umask: int) -> dict[str, str]:

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from . import cluster, ending, folders, job, text
+from .cluster import OPEN, WAITING
 from .errors import LAUNCH_FAILED, NOT_OWN, NOT_SEEN
 
-WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "SUSPENDED", "REQUEUE_HOLD", "SPECIAL_EXIT"}
-OPEN = {*WAITING, "RUNNING", "COMPLETING", "STOPPED"}
 PERIOD = 1.0
 """Seconds between two looks."""
 
