@@ -235,6 +235,13 @@ def test_the_exit_status_is_the_jobs(tmp_path: Path, said: dict[str, str], statu
     assert watch.ended("7", tmp_path, said) == status
 
 
+def test_a_start_that_slurm_could_not_make_is_translated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = {"JobState": "FAILED", "Reason": "JobLaunchFailure", "ExitCode": "0:53", "BatchHost": "node7"}
+    assert watch.ended("7", tmp_path, said) == 181
+    assert "Job 7 has failed: Slurm could not start it on node7: " in capsys.readouterr().out
+    assert job.read_json(tmp_path / job.RESULT)["problem"].startswith("Slurm could not start it on node7: ")
+
+
 @pytest.mark.parametrize("shown", [True, False])
 def test_each_nodes_lines_land_in_its_log(tmp_path: Path, capsys: pytest.CaptureFixture[str], shown: bool) -> None:
     async def keep() -> None:
