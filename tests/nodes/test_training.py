@@ -427,6 +427,10 @@ def test_a_sweep_is_shipped_where_nodes_do_not_see_the_folder(cluster: Cluster) 
     rows = cluster.read("/home/ada/apart/sweep-train/table.csv").splitlines()
     assert [row.strip() for row in rows[1:]] == ["1,3,0.3,done", "2,2,0.2,failed (2)", "3,1,0.1,done"]
     assert re.search(r"^accuracy=0.1 node[12]$", cluster.read("/home/ada/apart/sweep-train/log_lr1.txt"), re.MULTILINE)
+    cluster.user("cd ~/apart && echo 'import time; time.sleep(300)' > long.py")
+    status, said = cluster.user("cd ~/apart && timeout -s INT 5 sweep long.py --lr 1,2,3")
+    assert "The runs that were on their way have ended with this command." in said
+    assert cluster.shell("head", "squeue -h") == ""
     for node in ("node1", "node2"):
         assert cluster.shell(node, "ls -d /tmp/trainyard-* 2>/dev/null", check=False) == ""
 

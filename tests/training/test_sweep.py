@@ -114,9 +114,10 @@ def test_temporary_files_of_a_run_lie_in_a_folder_of_its_own_that_goes(tmp_path:
         assert not Path(path).parents[1].exists()
 
 
-def test_a_run_that_is_told_to_end_passes_that_on_and_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sign", ["SIGTERM", "SIGUSR1"])
+def test_a_run_that_is_told_to_end_passes_that_on_and_says_so(tmp_path: Path, sign: str) -> None:
     script = tmp_path / "train.py"
-    script.write_text("import os, signal, time; os.kill(os.getppid(), signal.SIGTERM); time.sleep(60)")
+    script.write_text(f"import os, signal, time; os.kill(os.getppid(), signal.{sign}); time.sleep(60)")
     (tmp_path / "runs.json").write_text(json.dumps({"script": str(script), "python": sys.executable, "runs": [{"lr": "1"}]}))
     code = "import sys; from pathlib import Path; from trainyard_training import sweep; sys.exit(sweep.one(Path(sys.argv[1]), 0))"
     environment = {**os.environ, "PYTHONPATH": str(Path(sweep.__file__).parents[1])}
@@ -312,9 +313,8 @@ def test_ctrl_c_ends_the_runs_that_are_carried(project: Path) -> None:
     made = runs.Sweep(project, sweep.combinations({"lr": ["1", "2", "3"]}))
     archive = project / "workspace.tar"
     archive.touch()
-    carrier = shipped_runs.Carrier(
-        made, ["sh", "-c", f"echo begun > {project}/begun; exec sleep 60"], project / "train.py", "python3", archive
-    )
+    script = f"trap 'touch {project}/told; exit 1' USR1; echo begun > {project}/begun; while :; do sleep 0.1; done"
+    carrier = shipped_runs.Carrier(made, ["sh", "-c", script], project / "train.py", "python3", archive)
     thread = threading.Thread(target=carrier.one, args=(0,))
     thread.start()
     end = time.monotonic() + 20
@@ -325,6 +325,7 @@ def test_ctrl_c_ends_the_runs_that_are_carried(project: Path) -> None:
     thread.join(20)
     carrier.one(1)
     assert [made.state(run, "") for run in made.runs] == ["failed (stopped)", "not begun", "not begun"]
+    assert (project / "told").exists(), "by the signal that srun hands on"
 
 
 def test_too_many_runs_are_a_slip_of_the_pen(tmp_path: Path) -> None:

@@ -4,11 +4,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +25,8 @@ SEEN, UNSEEN = "seen", "not seen"
 AT_ONCE = 64
 """Runs that are under way at a time where nobody says how many; each has a process here."""
 MOST_NAMED = 5
+PATIENCE = 10.0
+"""Seconds that a run has to end when it is told to."""
 
 
 def needed(sweep: Sweep, run: Path, queue: str) -> bool:
@@ -121,11 +126,18 @@ class Carrier:
         self.sweep.end(run, why, self.content)
 
     def stop(self) -> None:
-        """Begin no more runs, and end those under way; srun passes that on to the node."""
+        """Begin no more runs, and end those under way."""
         with self._lock:
             self._stopped = True
-            for process in self._under_way:
-                process.terminate()
+            under_way = list(self._under_way)
+        # srun hands SIGUSR1 on, and after SIGTERM kills what is on the node at once, which could not remove its files there.
+        for sign in (signal.SIGUSR1, signal.SIGTERM):
+            end = time.monotonic() + PATIENCE
+            for process in under_way:
+                process.send_signal(sign)
+            for process in under_way:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(max(0.0, end - time.monotonic()))
 
 
 def one(words: Sequence[str]) -> int:

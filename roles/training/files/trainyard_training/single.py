@@ -16,6 +16,9 @@ from typing import IO
 
 from . import modes
 
+ENDING = (signal.SIGTERM, signal.SIGUSR1)
+"""What ends a run: Slurm's signal, and the one that srun hands on."""
+
 
 def words(python: str, script: str | Path, run: Mapping[str, str]) -> list[str]:
     """Return the command line of a run."""
@@ -52,9 +55,10 @@ def run(command: Sequence[str], log: int | IO[bytes] | None, scratch: Path, cwd:
         stderr=None if log is None else subprocess.STDOUT,
         umask=modes.users(),
     )
-    before = signal.signal(signal.SIGTERM, lambda number, _frame: process.send_signal(number))
+    before = {sign: signal.signal(sign, lambda _number, _frame: process.terminate()) for sign in ENDING}
     try:
         status = process.wait()
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for sign, handler in before.items():
+            signal.signal(sign, handler)
     return status if status >= 0 else 128 - status
