@@ -53,8 +53,8 @@ def _on_a_node(name: str, rest: Sequence[str], run: Path, settings: dict[str, st
         return node.main(Path(rest[0]))
     if name == "sweep-run" and len(rest) == 1:
         return sweep.one(Path(rest[0]), int(os.environ["SLURM_ARRAY_TASK_ID"]))
-    if name == "prove" and not rest:
-        return proof.main(run, settings)
+    if name == "prove" and rest in ([], ["--json"]):
+        return proof.main(run, settings, as_json=bool(rest))
     if name == "meet" and not rest:
         return proof.meet(settings)
     raise RefusedError(f"{name}: this program is called as cluster_train, paddle, sweep or run-one.", USAGE)
