@@ -45,7 +45,7 @@ def test_up_ends_with_every_framework_trained_on_every_node(up: subprocess.Compl
         assert sorted(accuracy) == sorted(FRAMEWORKS)
         assert min(accuracy.values()) >= 0.95
     assert sorted(node["name"] for node in report["nodes"]) == NODES
-    assert len(re.findall(r"trains *$", up.stdout, re.MULTILINE)) == 16, up.stdout
+    assert len(re.findall(r"\d +trains *$", up.stdout, re.MULTILINE)) == 16, up.stdout
     assert "ssh -L 8888:127.0.0.1:8888 -F .trainyard/lab/ssh_config head" in up.stdout
     fingerprint = nodes.execute("head", ["cat", "/etc/trainyard/jupyter/fingerprint"]).strip()
     assert f"SHA-256 fingerprint of its certificate: {fingerprint}" in up.stdout
@@ -57,7 +57,7 @@ def test_up_ends_with_a_training_on_two_nodes_together(up: subprocess.CompletedP
     assert proof["nodes"] == ["node1", "node2"]
     assert (proof["framework"], proof["passed"]) == ("PyTorch", True)
     assert proof["accuracy"] >= 0.95
-    assert re.search(r"^node1 \+ node2\s+pytorch\s.*\strains *$", up.stdout, re.MULTILINE), up.stdout
+    assert re.search(r"^ *node1 \+ node2 +pytorch .* trains *$", up.stdout, re.MULTILINE), up.stdout
     assert "<strong>node1 + node2</strong> together" in (STATE / "report.html").read_text()
 
 
