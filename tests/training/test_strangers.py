@@ -482,6 +482,24 @@ def test_nodes_prove_themselves_by_meeting(prove: Callable[..., int], capsys: py
     ]
 
 
+def test_programs_read_the_result_from_the_last_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    told = {"framework": "PyTorch", "version": "2.13.0", "device": "cpu", "accuracy": 0.97}
+
+    def main(_words: object, _program: str, _run: Path, _settings: object) -> int:
+        logs = Path.cwd() / "pytorch_digits-1" / "logs"
+        logs.mkdir(parents=True)
+        (logs / "n0.log").write_text(json.dumps({**told, "hosts": ["n0", "n1"]}) + "\n")
+        return 0
+
+    monkeypatch.setattr(proof.submit, "main", main)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        assert proof.train("pytorch", 2, ["n0", "n1"], tmp_path / "run", {"samples": "/nowhere"}, as_json=True) == 0
+    found = json.loads(printed.getvalue().splitlines()[-1])
+    assert found.pop("seconds") >= 0
+    assert found == {**told, "environment": "pytorch", "nodes": ["n0", "n1"]}
+
+
 def test_a_node_that_does_not_reach_the_first_is_no_proof(
     prove: Callable[..., int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -66,8 +66,8 @@ def _on_a_node(name: str, rest: Sequence[str], run: Path, settings: dict[str, st
         return shipped_runs.one(rest)
     if name == "sees" and len(rest) == 2:
         return shipped_runs.sees(Path(rest[0]), rest[1])
-    if name == "prove" and not rest:
-        return proof.main(run, settings)
+    if name == "prove" and rest in ([], ["--json"]):
+        return proof.main(run, settings, as_json=bool(rest))
     if name == "meet" and not rest:
         return proof.meet(settings)
     raise RefusedError(f"{name}: this program is called as cluster_train, paddle, sweep or run-one.", USAGE)
