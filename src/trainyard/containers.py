@@ -196,6 +196,8 @@ class Lab:
         state: folder for the key pair, the known host keys and the ssh_config; made with mode 0700.
         mounts: read-only folders, path on this machine -> path in every node.
         shared: folders that every node may write, as of a file server; path on this machine -> path in every node.
+        volumes: paths in every node that are one volume of Docker's: what a node writes there, all have. What the image has there
+            is in it from the start.
         devices: kinds of devices that the nodes may use, such as ``b 7:* rmw`` for loop devices.
     """
 
@@ -205,6 +207,7 @@ class Lab:
     image: Image = field(default_factory=Image)
     mounts: Mapping[Path, str] = field(default_factory=dict)
     shared: Mapping[Path, str] = field(default_factory=dict)
+    volumes: Sequence[str] = ()
     devices: Sequence[str] = ()
     say: Say = print
 
@@ -236,7 +239,7 @@ class Lab:
         self._write_ssh_files()
 
     def down(self, *, images: bool = False) -> None:
-        """Remove the containers, their network, our files in the state folder and, where asked, the images that nobody else uses.
+        """Remove the containers, network and volumes, our files in the state folder and, where asked, the images that nobody else uses.
 
         Where there is no Docker, none is installed for it; what somebody put into a folder that the nodes see stays.
         """
@@ -261,6 +264,8 @@ class Lab:
             _remove_cgroup(str(container.name))
         for network in self.client.networks.list(filters={"label": f"{LABEL}={self.name}"}):
             network.remove()
+        for volume in self.client.volumes.list(filters={"label": f"{LABEL}={self.name}"}):
+            volume.remove()
         if images:
             older = [tag for image in self.client.images.list(name="trainyard/node") for tag in image.tags]
             for tag in (*(tag for tag in older if tag.startswith(f"trainyard/node:{self.image.release}-")), self.image.base):
@@ -321,6 +326,12 @@ class Lab:
         found = self.client.networks.list(names=[self._network_name], filters={"label": f"{LABEL}={self.name}"})
         return found[0] if found else self.client.networks.create(self._network_name, labels={LABEL: self.name})
 
+    def _volume(self, path: str) -> str:
+        """Return the name of a volume, which is made unless it is there."""
+        name = f"{self._network_name}{path.replace('/', '-')}"
+        self.client.volumes.create(name, labels={LABEL: self.name})
+        return name
+
     def _allow_inotify(self) -> None:
         try:
             if int(INOTIFY_INSTANCES.read_text()) < INOTIFY_WANTED:
@@ -345,11 +356,18 @@ class Lab:
             if container.attrs["Config"]["Image"] != tag and container.status == "created":
                 container.remove(force=True, v=True)  # never started, and of an older recipe
                 raise NotFound(name)
+            lacking = {*self.volumes} - {mount["Destination"] for mount in container.attrs["Mounts"]}
+            if lacking:
+                raise TrainyardError(
+                    f"An older version of Trainyard made the node {node}, which lacks the shared {' and '.join(sorted(lacking))}. "
+                    "Make the lab again: ./trainyard down, then ./trainyard up"
+                )
         except NotFound:
             self.say(f"booting {node}")
             arguments = systemd_arguments(name)
             volumes = [*arguments.pop("volumes"), *(f"{source}:{target}:ro" for source, target in self.mounts.items())]
             volumes += [f"{source}:{target}" for source, target in self.shared.items()]
+            volumes += [f"{self._volume(path)}:{path}" for path in self.volumes]
             container = self.client.containers.create(
                 tag,
                 name=name,
@@ -393,7 +411,8 @@ class Lab:
         home = f"/home/{ADMIN}"
         if public in self.execute(node, ["cat", f"{home}/.ssh/authorized_keys"], check=False):
             return
-        self.execute(node, ["install", "-d", "-m", "0700", "-o", ADMIN, "-g", ADMIN, f"{home}/.ssh"])
+        # Both: the copy of the image's homes into a volume may have been interrupted.
+        self.execute(node, ["install", "-d", "-m", "0700", "-o", ADMIN, "-g", ADMIN, home, f"{home}/.ssh"])
         archive = io.BytesIO()
         with tarfile.open(fileobj=archive, mode="w") as tar:
             entry = tarfile.TarInfo("authorized_keys")

@@ -16,7 +16,7 @@ QUEUES = {
     "gpu": Queue("gpu", default=False, limit=None, nodes=3, cores=16, gpus=2, open=True),
     "shut": Queue("shut", default=False, limit=None, nodes=3, cores=16, gpus=0, open=False),
 }
-SETTINGS = {"environments": "/envs", "tensorboard": "/srv/tensorboard"}
+SETTINGS = {"environments": "/envs", "tensorboard": "/srv/tensorboard", "shared": "/"}
 OLD = (
     "--config cluster_conf.py --time_limit 00:30:00 --submitter NAME --num_nodes 2 --job_priority normal --trainer_count 4 "
     "--num_passes 1 --log_period 1000 --dot_period 100 --saving_period 1 --where main --thirdparty ./thirdparty --job_name it"

@@ -15,7 +15,7 @@ from trainyard_training.errors import INTERRUPTED, NOT_SEEN, RefusedError
 
 from tests.training.test_job import wish
 
-SETTINGS = {"environments": "/nowhere/envs", "tensorboard": "/srv/tensorboard", "samples": "/s", "lock": "/l"}
+SETTINGS = {"environments": "/nowhere/envs", "tensorboard": "/srv/tensorboard", "samples": "/s", "lock": "/l", "shared": "/"}
 WORDS = ["--framework", "keras", "--config", "train.py"]
 
 

@@ -8,6 +8,7 @@ NAME-1/shipped.json       by what an archive is known that another job may share
 NAME-1/submitted.json     the job's number
 NAME-1/logs/              job.log, and one file for each node
 NAME-1/checkpoints/       what the script keeps; a job that starts again finds it
+NAME-1/outputs/           what the script wrote into its workspace on the first node; likewise
 NAME-1/result.json        how it ended
 """
 
@@ -18,6 +19,7 @@ import dataclasses
 import json
 import os
 import shutil
+import tarfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,10 @@ from .errors import NOT_SEEN, RefusedError
 from .options import Wish
 from .packing import Part
 
-WISH, RESULT, SUBMITTED, LOGS, CHECKPOINTS = "job.json", "result.json", "submitted.json", "logs", "checkpoints"
+WISH, RESULT, LOGS, CHECKPOINTS, OUTPUTS = "job.json", "result.json", "logs", "checkpoints", "outputs"
+KEPT = "kept"
+"""What a job that starts again ships beside its parts: checkpoints and outputs of the start before."""
+SUBMITTED = "submitted.json"
 PRINTS = "shipped.json"
 RUNS = "runs.json"
 """What a sweep's folder has instead of `WISH`."""
@@ -135,7 +140,7 @@ def snapshot(folder: Path) -> dict[str, Path]:
 
 def discard(folder: Path) -> None:
     """Remove what a job shipped; what it left behind stays."""
-    for name in PARTS:
+    for name in (*PARTS, KEPT):
         (folder / f"{name}.tar").unlink(missing_ok=True)
 
 
@@ -155,6 +160,16 @@ def discard_ended(parent: Path, unfinished: Callable[[], Collection[str]]) -> No
     for folder, number in numbers.items():
         if number not in still:
             discard(folder)
+
+
+def pack_kept(folder: Path) -> Path:
+    """Pack what a job has kept, for nodes that do not see its folder, and return the archive."""
+    path = folder / f"{KEPT}.tar"
+    with open(folders.write(path), "wb") as file, tarfile.open(fileobj=file, mode="w") as archive:
+        for name in (CHECKPOINTS, OUTPUTS):
+            if (folder / name).is_dir():
+                archive.add(folder / name, arcname=name, filter=lambda member: member if member.isfile() or member.isdir() else None)
+    return path
 
 
 def is_results(path: Path) -> bool:

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from . import asked, folders, job, packing, single
-from .errors import FAILED_BEFORE, RefusedError
+from .errors import NOT_BEGUN, RefusedError
 from .runs import Run, Sweep, content, reason
 from .text import printable
 
@@ -147,7 +147,7 @@ def one(words: Sequence[str]) -> int:
         workspace.mkdir(mode=0o700)
         if subprocess.run(["tar", "--extract", "--no-same-owner", f"--directory={workspace}"], check=False).returncode:
             print(f"{os.uname().nodename}: the script's folder could not be unpacked; tar's message is above.", flush=True)
-            return FAILED_BEFORE
+            return NOT_BEGUN
         before = _files(workspace)
         status = single.run(words, None, scratch, workspace)
         written = [path for path, when in _files(workspace).items() if before.get(path) != when]

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from . import modes
+
 ENDING = (signal.SIGTERM, signal.SIGUSR1)
 """What ends a run: Slurm's signal, and the one that srun hands on."""
 
@@ -51,6 +53,7 @@ def run(command: Sequence[str], log: int | IO[bytes] | None, scratch: Path, cwd:
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=None if log is None else subprocess.STDOUT,
+        umask=modes.users(),
     )
     before = {sign: signal.signal(sign, lambda _number, _frame: process.terminate()) for sign in ENDING}
     try:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import batch, cluster, job, known, options, packing, text, watch
+from . import batch, cluster, job, known, options, packing, placing, text, watch
 from .cluster import Queue
 from .errors import USAGE, RefusedError
 from .options import PRIORITIES, Wish
@@ -47,15 +47,16 @@ def main(words: Sequence[str], program: str, run: Path, settings: dict[str, str]
             job.discard(folder)
     queue = options.fits(wish, cluster.queues())
     gpus, cores = gpus_per_node(wish, queue), cores_per_node(wish, queue)
+    node = placing.node(Path.cwd(), queue.name, settings["shared"].split(":"))
     parts = checked(wish, chosen, run, settings, queue.name)
     if chosen.dry_run:
-        print(shlex.join(command(wish, queue, Path(f"{wish.name}-N"), run)))
+        print(shlex.join(command(wish, queue, Path(f"{wish.name}-N"), run, node)))
         return 0
     with contextlib.suppress(RefusedError):
         job.discard_ended(Path.cwd(), cluster.unfinished)
     folder = filled(wish, parts, gpus, cores, settings)
     try:
-        number = cluster.ask(command(wish, queue, folder, run)).strip().split(";")[0]
+        number = cluster.ask(command(wish, queue, folder, run, node)).strip().split(";")[0]
     except BaseException:
         shutil.rmtree(folder)
         raise
@@ -128,8 +129,8 @@ def cores_per_node(wish: Wish, queue: Queue) -> int:
     return min(queue.cores, wish.trainers * (wish.cores or max(1, share)))
 
 
-def command(wish: Wish, queue: Queue, folder: Path, run: Path) -> list[str]:
-    """Return the words that submit a job."""
+def command(wish: Wish, queue: Queue, folder: Path, run: Path, node: str = "") -> list[str]:
+    """Return the words that submit a job; `node` is one that it must have, since only that one sees its folder."""
     gpus = gpus_per_node(wish, queue)
     words = [
         "sbatch",
@@ -153,7 +154,9 @@ def command(wish: Wish, queue: Queue, folder: Path, run: Path) -> list[str]:
         words.append(f"--gpus-per-node={gpus}")
     if wish.exclusive:
         words.append("--exclusive")
-    return [*words, f"--wrap=exec {shlex.quote(str(run))} batch {shlex.quote(str(folder))}"]
+    if node:
+        words.append(f"--nodelist={node}")
+    return [*words, f"--wrap=exec {shlex.join([str(run), 'batch', str(folder), *([node] if node else [])])}"]
 
 
 def paddle(words: Sequence[str], run: Path, settings: dict[str, str]) -> int:
