@@ -309,6 +309,12 @@ def test_where_nodes_do_not_see_the_folder_the_script_is_shipped(
     assert called(project) == ["srun"] * 2
 
 
+def test_no_node_is_asked_about_a_folder_that_all_nodes_see(project: Path) -> None:
+    words = ["sweep", "train.py", "--lr", "1"]
+    assert commands.main(words, Path("/run"), {"environments": "/nowhere", "shared": f"/other:{project}"}) == 0
+    assert called(project) == ["sbatch"]
+
+
 def test_ctrl_c_ends_the_runs_that_are_carried(project: Path) -> None:
     made = runs.Sweep(project, sweep.combinations({"lr": ["1", "2", "3"]}))
     archive = project / "workspace.tar"

@@ -31,14 +31,20 @@ def node(folder: Path, queue: str, shared: Sequence[str]) -> str:
     Raises:
         RefusedError: no node of the queue sees the folder.
     """
+    if shown_everywhere(folder, shared):
+        return ""
     real = Path(os.path.realpath(folder))
-    if any(real.is_relative_to(place) for place in [*shared, *exported()]):
-        return ""
     mount, kind = mounted(real, Path("/proc/self/mountinfo").read_text())
-    if NETWORK.fullmatch(kind):
-        return ""
     own = os.uname().nodename.partition(".")[0]
     return chosen(real, mount, kind, own, cluster.nodes(queue), queue)
+
+
+def shown_everywhere(folder: Path, shared: Sequence[str]) -> bool:
+    """Whether a folder is one that all nodes see, as far as this machine knows."""
+    real = Path(os.path.realpath(folder))
+    if any(real.is_relative_to(place) for place in [*filter(None, shared), *exported()]):
+        return True
+    return bool(NETWORK.fullmatch(mounted(real, Path("/proc/self/mountinfo").read_text())[1]))
 
 
 def chosen(folder: Path, mount: str, kind: str, own: str, nodes: Collection[str], queue: str) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from . import asked, folders, job, packing, single
+from . import asked, folders, job, packing, placing, single
 from .errors import NOT_BEGUN, RefusedError
 from .runs import Run, Sweep, content, reason
 from .text import printable
@@ -29,8 +29,17 @@ PATIENCE = 10.0
 """Seconds that a run has to end when it is told to."""
 
 
-def needed(sweep: Sweep, run: Path, queue: str) -> bool:
-    """Whether a node of the queue does not see the sweep's folder; where none is free to answer, it counts as seen."""
+def needed(sweep: Sweep, run: Path, queue: str, shared: Sequence[str]) -> bool:
+    """Whether a node of the queue does not see the sweep's folder; where none is free to answer, it counts as seen.
+
+    Args:
+        sweep: the folder.
+        run: the script through which Slurm starts the parts on the nodes.
+        queue: name of the queue.
+        shared: folders that all nodes see, as the inventory says.
+    """
+    if placing.shown_everywhere(sweep.name, shared):
+        return False
     wanted = hashlib.sha256(folders.read(sweep.folder / job.RUNS)).hexdigest()
     return asked.a_node(run, queue, ["sees", str(sweep.name / job.RUNS), wanted]) == [UNSEEN]
 

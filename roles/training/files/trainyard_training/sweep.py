@@ -131,8 +131,7 @@ def main(words: Sequence[str], run: Path, settings: Mapping[str, str]) -> int:
     runs = combinations(wanted)
     if len({label(each) for each in runs}) < len(runs):
         raise RefusedError("sweep: two runs would have the same log, since their values differ in special characters only.")
-    environments = Path(settings["environments"])
-    python = str(environments / chosen.environment / "bin" / "python") if chosen.environment else "python3"
+    python = str(Path(settings["environments"]) / chosen.environment / "bin" / "python") if chosen.environment else "python3"
     folder = Path.cwd() / f"sweep-{script.stem}"
     if chosen.redo:
         set_aside(folder)
@@ -144,10 +143,10 @@ def main(words: Sequence[str], run: Path, settings: Mapping[str, str]) -> int:
         raise RefusedError(f"sweep: the folder {folder} cannot be made: {error.strerror}. Work in a folder of your own.") from error
     with folders.opened(folder) as place:
         check_script(script)
-        return _main(Sweep(place, runs, folder), chosen, script, python, run, environments)
+        return _main(Sweep(place, runs, folder), chosen, script, python, run, settings)
 
 
-def _main(sweep: Sweep, chosen: argparse.Namespace, script: Path, python: str, run: Path, environments: Path) -> int:
+def _main(sweep: Sweep, chosen: argparse.Namespace, script: Path, python: str, run: Path, settings: Mapping[str, str]) -> int:
     told, now = _told(sweep.folder), content(script, python)
     number = running(told)
     if number and told["runs"] != sweep.runs:
@@ -165,9 +164,9 @@ def _main(sweep: Sweep, chosen: argparse.Namespace, script: Path, python: str, r
         if left := sweep.open():
             queue = queue_of(chosen)
             if chosen.environment:
-                known.check(chosen.environment, environments, run, queue.name)
+                known.check(chosen.environment, Path(settings["environments"]), run, queue.name)
             write(sweep, script, python, now)
-            if shipped_runs.needed(sweep, run, queue.name):
+            if shipped_runs.needed(sweep, run, queue.name, settings.get("shared", "").split(":")):
                 return _carried(sweep, chosen, script, python, run, queue, left)
             number = submit(sweep, chosen, script, python, run, left, queue)
     try:
