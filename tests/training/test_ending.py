@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trainyard_training import ending, failure, outputs, placing
+from trainyard_training import ending, failure, outputs, placing, together
 from trainyard_training.errors import LOST, NOT_KEPT, STOPPED, RefusedError
 from trainyard_training.meeting import Goodbye, Host, Result
 
@@ -77,6 +77,18 @@ def test_the_end_is_one_block_and_names_what_was_not_kept(tmp_path: Path) -> Non
         "  files that it wrote beside itself: 1 (model.pt), 2.5 MB, in /home/ada/t-1/outputs",
         "  not kept of node2: 1 (log.txt)",
     ]
+
+
+def test_a_job_whose_trainers_were_all_alone_is_told_so(tmp_path: Path) -> None:
+    for alone, lines in (((2, 2), 1), ((2, 0), 0), ((0, 0), 0)):
+        there = host(WHOLE, byes={rank: Goodbye(0, [], 0, 0, [], 0, count) for rank, count in enumerate(alone)})
+        told = ending.told(ending.judge(there, 0, [], "RUNNING", 1, here=False), there, "7", 1, 3.0)
+        said = ending.block(told, tmp_path)[1:]
+        assert (
+            said
+            == ["  No trainer made a process group: unless the script shares its data out, each of the 4 trained on all of it."][:lines]
+        )
+    assert not [line for line in ending.block({**told, "alone": 4, "reason": "failed"}, tmp_path) if "process group" in line]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -74,7 +75,24 @@ def test_alone_is_who_surely_made_no_group(modules: dict[str, ModuleType], alone
     assert together.taken_alone({**PRISTINE, **modules}) is alone
 
 
+@pytest.mark.parametrize(
+    "size, listed, context, expected",
+    [("2", "", "None", ["1"]), ("1", "", "None", []), ("2", "train.list", "None", []), ("2", "", "1", [])],
+)
+def test_a_trainer_tells_its_node(tmp_path: Path, size: str, listed: str, context: str, expected: list[str]) -> None:
+    (tmp_path / "paddle" / "distributed").mkdir(parents=True)
+    (tmp_path / "paddle" / "__init__.py").touch()
+    (tmp_path / "paddle" / "distributed" / "__init__.py").touch()
+    (tmp_path / "paddle" / "distributed" / "parallel_helper.py").write_text(f"__parallel_ctx__clz__ = {context}")
+    (tmp_path / "train.py").write_text("import os, paddle.distributed.parallel_helper; os.chdir('/')")
+    (tmp_path / "train.list").touch()
+    (tmp_path / "alone").mkdir()
+    environment = {"PADDLE_TRAINER_ID": "1", "PADDLE_TRAINERS_NUM": size, "TRAINYARD_ALONE": str(tmp_path / "alone")}
+    words = [sys.executable, str(Path(together.__file__).with_name("trainer.py")), "train.py"]
+    subprocess.run(words, cwd=tmp_path, env=environment | ({"TRAINYARD_TRAIN_LIST": listed} if listed else {}), check=True)
+    assert [path.name for path in (tmp_path / "alone").iterdir()] == expected
+
+
 def test_it_runs_by_path_with_an_old_python() -> None:
     words = [sys.executable, "-I", together.__file__]
     assert subprocess.run(words, check=True, capture_output=True, text=True).stdout == ""
-    assert together.LINE.format(trainers=4).startswith("No trainer made a process group: each of the 4 trained by itself")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import job
+from . import job, together
 from .errors import LOST, NOT_KEPT, STOPPED
 from .failure import amount
 from .meeting import Host
@@ -102,6 +102,7 @@ def told(end: Ending, host: Host, number: str, starts: int, seconds: float) -> d
     """Return what stands in result.json."""
     nodes = {host.names[rank]: bye for rank, bye in sorted(host.goodbyes.items())}
     first = host.goodbyes.get(0)
+    alone = [bye.alone for bye in host.goodbyes.values()]
     kept = set(first.files) if first else set()
     left = {name: sorted(set(bye.left) - kept) for name, bye in nodes.items()}
     unnamed = {name: bye.left_count - len(bye.left) for name, bye in nodes.items()}
@@ -114,6 +115,7 @@ def told(end: Ending, host: Host, number: str, starts: int, seconds: float) -> d
         "problem": end.problem,
         "starts": starts,
         "seconds": seconds,
+        "alone": sum(alone) if all(alone) else 0,
         "outputs": {"files": first.count, "bytes": first.size, "named": first.files} if first else {},
         "left": {name: {"files": len(files) + unnamed[name], "named": files} for name, files in left.items() if files},
     }
@@ -133,6 +135,8 @@ def block(told: Mapping[str, Any], folder: Path) -> list[str]:
     node = next((name for name in told["nodes"] if problem.startswith(f"{name}: ")), "")
     if reason:
         lines.append(f"  all that was printed: {folder / job.LOGS}/{f'{node}.log' if node else ''}")
+    if not reason and told.get("alone"):
+        lines.append(f"  {together.LINE.format(trainers=told['alone'])}")
     outputs = told.get("outputs") or {}
     if outputs.get("files"):
         kept = f"{_named(outputs['named'], outputs['files'])}, {amount(outputs['bytes'])}"

@@ -166,6 +166,7 @@ class Goodbye:
         count, size: how many they are, and their bytes.
         left: new or changed files of the workspace that go with the node, or the last of many.
         left_count: how many they are.
+        alone: its trainers, where all of them surely made no process group; else 0.
     """
 
     given: int
@@ -174,6 +175,7 @@ class Goodbye:
     size: int
     left: list[str]
     left_count: int
+    alone: int = 0
 
 
 def goodbye(words: Mapping[str, Any]) -> Goodbye:
@@ -186,8 +188,9 @@ def goodbye(words: Mapping[str, Any]) -> Goodbye:
     for key in ("files", "left"):
         found = words.get(key)
         names[key] = [printable(name) for name in found if isinstance(name, str)] if isinstance(found, list) else []
-    count, size, left = (found if type(found := words.get(key)) is int and found >= 0 else 0 for key in ("count", "size", "left_count"))
-    return Goodbye(status(words, "given"), names["files"], count, size, names["left"], left)
+    keys = ("count", "size", "left_count", "alone")
+    count, size, left, alone = (found if type(found := words.get(key)) is int and found >= 0 else 0 for key in keys)
+    return Goodbye(status(words, "given"), names["files"], count, size, names["left"], left, alone)
 
 
 class Line:

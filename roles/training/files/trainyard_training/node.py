@@ -91,7 +91,8 @@ async def _main(folder: Path, scratch: Path) -> int:
             Path(environment["TRAINYARD_TENSORBOARD"]).rmdir()
         kept = outputs.keep(workspace, before, results / job.OUTPUTS) if rank == 0 else outputs.listed(workspace, before)
         given = await meeting.give(results) if apart else 0
-        await line.say({"bye": {"given": given, **outputs.told(kept)}})
+        alone = len(list(Path(environment["TRAINYARD_ALONE"]).iterdir()))
+        await line.say({"bye": {"given": given, "alone": alone if alone == int(wish["trainers"]) else 0, **outputs.told(kept)}})
         if given:
             print(f"{name}: checkpoints could not be given back; why stands in job.log", flush=True)
         return status or (NOT_KEPT if given else 0)
@@ -190,7 +191,8 @@ def prepared(wish: Mapping[str, Any], scratch: Path, results: Path) -> dict[str,
         "PATH": f"{thirdparty}/bin:{root}/bin:{os.environ.get('PATH', '/usr/bin:/bin')}",
         "VIRTUAL_ENV": str(root),
         "PYTHONUNBUFFERED": "1",
-        "TMPDIR": str(temporary(scratch)),
+        "TMPDIR": str(folder_in(scratch, "tmp")),
+        "TRAINYARD_ALONE": str(folder_in(scratch, "alone")),
         "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
         "TRAINYARD_CHECKPOINTS": str(results / job.CHECKPOINTS),
         "TRAINYARD_TENSORBOARD": str(tensorboard(Path(wish["tensorboard"]), run, results)),
@@ -209,9 +211,9 @@ def prepared(wish: Mapping[str, Any], scratch: Path, results: Path) -> dict[str,
     return hooked(hook, thirdparty, workspace, environment, modes.users()) if hook else environment
 
 
-def temporary(scratch: Path) -> Path:
-    """Make the folder for a job's temporary files, which goes with all that the job has on the node."""
-    folder = scratch / "tmp"
+def folder_in(scratch: Path, name: str) -> Path:
+    """Make a folder, such as the one for temporary files, which goes with all that the job has on the node."""
+    folder = scratch / name
     folder.mkdir(mode=0o700, exist_ok=True)
     return folder
 

@@ -11,11 +11,8 @@ from typing import Callable, Dict, Mapping, Optional
 OTHERS = ("horovod", "mpi4py", "byteps", "ray", "dask")
 """Other ways to train together; whoever imports one is not asked further."""
 
-LINE = (
-    "No trainer made a process group: each of the {trainers} trained by itself, on all the data that the script reads. "
-    "See the samples for how trainers share the work."
-)
-"""What whoever reads the end of the job is told, where every trainer was alone."""
+LINE = "No trainer made a process group: unless the script shares its data out, each of the {trainers} trained on all of it."
+"""The line at the end of a job whose trainers were all alone."""
 
 
 def taken_alone(modules: Mapping[str, ModuleType]) -> bool:

@@ -38,7 +38,18 @@ def main(words: List[str]) -> None:
     except SystemExit as end:
         if end.code:
             raise
+    if int(size) > 1 and not whole:
+        tell_alone(rank)
     leave()
+
+
+def tell_alone(rank: str) -> None:
+    """Leave a file for the node's agent where the script surely made no process group with the other trainers."""
+    try:
+        if runpy.run_path(os.path.join(os.path.dirname(__file__), "together.py"))["taken_alone"](sys.modules):
+            open(os.path.join(os.environ["TRAINYARD_ALONE"], rank), "w").close()
+    except Exception:
+        return  # the training went well all the same
 
 
 def leave() -> None:
