@@ -191,6 +191,15 @@ def test_what_a_job_shipped_that_never_began_goes_with_the_next_one(work: Path) 
     assert len(list(work.glob("*/workspace.tar"))) == 3, "nobody knows what has ended"
 
 
+@pytest.mark.parametrize("queue, left", [("true", 0), ("echo 7", 1)])
+def test_whoever_watched_a_job_that_could_not_begin_has_nothing_to_remove(work: Path, queue: str, left: int) -> None:
+    (work.parent / "programs" / "squeue").write_text(f"#!/bin/sh\n{queue}")
+    (work.parent / "programs" / "scontrol").write_text("#!/bin/sh\necho JobId=7 JobState=FAILED ExitCode=0:53")
+    (work.parent / "programs" / "scontrol").chmod(0o755)
+    assert cluster_train("--watch") != 0
+    assert len(list(work.glob("*/workspace.tar"))) == left
+
+
 def test_a_job_that_starts_after_its_end_says_what_is_missing(work: Path) -> None:
     folder = job.new_folder("it", work)
     job.fill(folder, wish(work), {"cores_per_node": 1})

@@ -63,7 +63,10 @@ def main(words: Sequence[str], program: str, run: Path, settings: dict[str, str]
     job.write_json(folder / job.SUBMITTED, {"job": number})
     print(f"Job {number} in the queue {queue.name}; its logs and results: {folder}", flush=True)
     if chosen.watch:
-        return watch.follow(number, folder)
+        status = watch.follow(number, folder)
+        with contextlib.suppress(RefusedError):  # of a job that could not begin, too
+            job.discard_ended(Path.cwd(), cluster.unfinished)
+        return status
     print(f"Follow it with: tail -F {shlex.quote(str(folder))}/logs/*.log     End it with: scancel {number}")
     return 0
 
