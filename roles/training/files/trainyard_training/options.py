@@ -33,6 +33,9 @@ examples:
       --trainer_count 4 --num_passes 1 --log_period 1000 --dot_period 100 --saving_period 1 --where main \\
       --thirdparty ./thirdparty --job_name it
 
+Number and size of the files are printed before they are shipped. What .trainyardignore in the workspace lists, as a .gitignore does, stays
+at home; so do results, caches and virtual environments, unless it has a line such as !outputs/.
+
 The script finds in its environment: TRAINYARD_NUM_PASSES, TRAINYARD_LOG_PERIOD, TRAINYARD_DOT_PERIOD, TRAINYARD_SAVING_PERIOD,
 TRAINYARD_RANK, TRAINYARD_WORLD_SIZE, TRAINYARD_TRAIN_LIST (its share of the file list train.list, where there is one),
 TRAINYARD_CHECKPOINTS (a folder that outlives the job, and that one which starts again finds as it left it), TRAINYARD_TENSORBOARD (where
