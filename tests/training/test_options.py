@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from ansible_collections.trainyard.core.plugins.module_utils._training import together
 from trainyard_training import options
 from trainyard_training.cluster import Allocation, Queue, allocation, duration, gpus, parse_addresses, parse_queues, seconds
 from trainyard_training.errors import USAGE, RefusedError
@@ -34,6 +35,10 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def wish(words: str, framework: str = "") -> options.Wish:
     return options.wish(options.parsed(words.split(), "cluster_train", framework))
+
+
+def test_what_is_proven_together_is_what_the_tools_train() -> None:
+    assert together.FRAMEWORKS == options.FRAMEWORKS
 
 
 def test_the_old_command_line_is_taken_as_it_stands(workspace: Path) -> None:

@@ -93,6 +93,7 @@ if rank == 0:
     accuracy = float(numpy.mean(numpy.argmax(guess(trained, test_x), axis=1) == test_y))
     result = {
         "framework": "JAX",
+        "version": jax.__version__,
         "accuracy": round(accuracy, 4),
         "hosts": sorted({bytes(row).rstrip(b"\0").decode() for row in names}),
         "trainers": jax.process_count(),

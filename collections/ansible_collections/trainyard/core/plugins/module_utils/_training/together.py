@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-FRAMEWORKS = ("pytorch", "tensorflow", "keras", "paddle")
+FRAMEWORKS = ("pytorch", "tensorflow", "keras", "paddle", "jax")
 """What the cluster's tools train on many nodes; the first that all nodes of a job have is taken."""
 JOB_MINUTES = 15
 """After which Slurm ends the job."""

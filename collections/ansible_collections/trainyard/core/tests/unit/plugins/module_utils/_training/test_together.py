@@ -35,7 +35,8 @@ def proof() -> dict[str, Any]:
         (NODES, "pytorch"),
         ({"a": {"paddle": "1", "keras": "1"}, "b": {"paddle": "1", "keras": "1"}}, "keras"),
         ({"a": {"pytorch": "1"}, "b": {"keras": "1"}}, ""),
-        ({"a": {"jax": "1"}, "b": {"jax": "1"}}, ""),
+        ({"a": {"jax": "1"}, "b": {"jax": "1"}}, "jax"),
+        ({"a": {"caffe": "1"}, "b": {"caffe": "1"}}, ""),
         ({}, ""),
     ],
 )
