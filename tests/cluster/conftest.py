@@ -162,7 +162,7 @@ class Cluster:
             hosts[name]["names_and_time_servers"] = ["head"]
         inventory = self.folder / "hosts.yml"
         inventory.write_text(yaml.safe_dump({"all": {"vars": every, "hosts": hosts, "children": {"cluster": {"children": groups}}}}))
-        done = ansible_playbook(REPOSITORY / "playbooks" / playbook, inventory)
+        done = ansible_playbook(REPOSITORY / "playbooks" / playbook, inventory, timeout=2400)
         assert done.status == 0, done.failures() or done.text[-3000:]
 
 

@@ -9,7 +9,7 @@ import pytest
 from tests.cluster.conftest import Cluster, Place, own
 
 pytestmark = pytest.mark.nodes
-ENVIRONMENTS = ("pytorch", "keras", "tensorflow", "paddle")
+ENVIRONMENTS = ("pytorch", "keras", "tensorflow", "paddle", "jax")
 
 # As PyTorch's series on DistributedDataParallel and minGPT have it: a snapshot beside the script, from which a job goes on; the model is
 # still alive when the group is destroyed.
@@ -145,7 +145,7 @@ def test_training_that_finished_counts(cluster: Cluster) -> None:
     assert not failed, f"{len(failed)} of {RUNS}: {failed[0]}"
 
 
-@pytest.mark.parametrize("framework", ["tensorflow", "keras", "paddle"])
+@pytest.mark.parametrize("framework", ["tensorflow", "keras", "paddle", "jax"])
 def test_every_framework_ends_well_every_time(cluster: Cluster, framework: str) -> None:
     place = own(cluster)
     place.put("each/README", "the samples are enough")

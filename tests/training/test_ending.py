@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trainyard_training import ending, failure, outputs, placing, together
+from trainyard_training import cluster, ending, failure, outputs, placing, together
 from trainyard_training.errors import LOST, NOT_KEPT, STOPPED, RefusedError
 from trainyard_training.meeting import Goodbye, Host, Result
 
@@ -85,6 +85,19 @@ def test_a_job_whose_trainers_were_all_alone_is_told_so(tmp_path: Path) -> None:
         told = ending.told(ending.judge(there, 0, [], "RUNNING", 1, here=False), there, "7", 1, 3.0)
         assert ending.block(told, tmp_path)[1:] == [f"  {together.LINE.format(trainers=4)}"][:lines]
     assert not [line for line in ending.block({**told, "alone": 4, "reason": "failed"}, tmp_path) if "process group" in line]
+
+
+@pytest.mark.parametrize(
+    "answer, name", [("echo 'CANCELLED by 0'", "root"), ("echo RUNNING", ""), ("echo 'accounting storage is disabled' >&2; exit 1", "")]
+)
+def test_who_cancelled_a_job_is_known_where_the_cluster_keeps_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, name: str
+) -> None:
+    (tmp_path / "sacct").write_text(f"#!/bin/sh\n{answer}\n")
+    (tmp_path / "sacct").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr("time.sleep", lambda _seconds: None)
+    assert cluster.canceller("7") == name
 
 
 @pytest.mark.parametrize(
