@@ -331,7 +331,7 @@ def test_a_script_that_fails_ends_the_job_on_all_nodes_with_its_status(cluster: 
     assert status == 3, said
     assert "worker 1 has ended with status 3" in said
     told = json.loads(cluster.read(folder / "result.json"))
-    assert (told["status"], told["problem"]) == (3, "node2 has failed with status 3")
+    assert (told["status"], told["problem"]) == (3, "node2: worker 1 has ended with status 3")
 
 
 def test_an_environment_that_is_not_there_is_named(cluster: Cluster) -> None:

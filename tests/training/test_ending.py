@@ -62,6 +62,17 @@ def test_the_first_that_failed_is_named_and_not_who_missed_it() -> None:
     assert (end.reason, end.problem) == ("failed", "node2: rank 1 has ended: bad")
 
 
+def test_what_a_script_prints_is_not_taken_for_slurms_words() -> None:
+    assert not ending.SLURM_SAYS.search("RuntimeError: CUDA out of memory")
+    assert ending.SLURM_SAYS.search(
+        "slurmstepd-node1: error: Detected 1 oom_kill event in StepId=7.0. Some of the step tasks have been OOM Killed."
+    )
+    lost = host({}, problem="node2 has gone")
+    heard = ["slurmstepd: error: StepId=7.0 exceeded memory limit (2048 > 1024), being killed"]
+    assert ending.judge(lost, 1, heard, "RUNNING", 1, here=False).reason == "out of memory"
+    assert ending.judge(host(WHOLE), 0, heard, "RUNNING", 1, here=False).status == 0
+
+
 def test_work_that_did_not_come_back_is_not_done_well() -> None:
     assert ending.judge(host(WHOLE), 0, [], "RUNNING", 1, here=False) == ending.Ending(0)
     for byes in ({0: BYE}, {0: BYE, 1: Goodbye(2, [], 0, 0, [], 0)}):

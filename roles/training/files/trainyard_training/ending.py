@@ -18,8 +18,8 @@ from .meeting import Host
 STARTS = 3
 """Times that a job is started when its nodes lose each other; Slurm does not count nodes that it has given up itself."""
 SLURM_SAYS = re.compile(
-    r"\*\*\* (?:JOB|STEP) .*CANCELLED AT \S+?(?: DUE TO ([^*]*?))? \*\*\*"
-    r"|(exceeded (?:job |step |virtual )?memory limit|oom[-_ ]kill|out of memory)",
+    r"^(?:slurmstepd|srun)\S*: .*?"
+    r"(?:\*\*\* (?:JOB|STEP) .*CANCELLED AT \S+?(?: DUE TO ([^*]*?))? \*\*\*|(exceeded .*memory limit|oom[-_ ]kill|out of memory))",
     re.IGNORECASE,
 )
 """Slurm's last words on a job: why it was ended, or that memory was short."""
@@ -69,8 +69,8 @@ def judge(host: Host, agents: int | None, heard: Sequence[str], state: str, star
         return Ending(STOPPED, reason, {"preempted": "a job of a higher priority takes its nodes"}.get(reason, reason), True, True)
     if whole:
         missing = [host.names[rank] for rank in range(len(host.names)) if rank not in host.goodbyes or host.goodbyes[rank].given]
-        if missing and not host.stopped:
-            return Ending(NOT_KEPT, FAILED, f"what {', '.join(missing)} kept could not be given back")
+        if not host.stopped:
+            return Ending(NOT_KEPT, FAILED, f"what {', '.join(missing)} kept could not be given back") if missing else Ending(0)
     elif host.failed and not host.stopped:
         status = next(result.status for result in host.results.values() if result.status)
         return Ending(status, FAILED, host.failed)
@@ -80,8 +80,6 @@ def judge(host: Host, agents: int | None, heard: Sequence[str], state: str, star
         return Ending(next((result.status for result in host.results.values() if result.status), 1), reason, "out of memory")
     if reason == CANCELLED or host.stopped:
         return Ending(STOPPED, CANCELLED, "cancelled" if reason == CANCELLED or not host.stopped else host.stopped)
-    if whole:
-        return Ending(0)
     if host.problem:
         return Ending(LOST, LOST_NODES, host.problem, again=starts < STARTS and not here and state in {"RUNNING", ""})
     return Ending(agents or 1, FAILED, f"the nodes' agents ended with status {agents}")

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,13 +84,17 @@ async def _main(folder: Path, scratch: Path) -> int:
             run_id=".".join(os.environ.get(f"SLURM_{word}", "0") for word in ("JOB_ID", "STEP_ID", "RESTART_COUNT")),
         )
         running = [await Trainer.start(process, environment, workspace, modes.users()) for process in own]
-        saving = asyncio.create_task(_save(workspace, before, results)) if rank == 0 and not apart else None
+        done = asyncio.Event()
+        saving = asyncio.create_task(_save(workspace, before, results, done)) if rank == 0 and not apart else None
         status = await trainers.run(running, line, stop)
+        done.set()
         if saving:
-            saving.cancel()
+            await saving
         with contextlib.suppress(OSError):  # most scripts write nothing there
             Path(environment["TRAINYARD_TENSORBOARD"]).rmdir()
-        kept = outputs.keep(workspace, before, results / job.OUTPUTS) if rank == 0 else outputs.listed(workspace, before)
+        # Beside the loop, whose signs of life the host misses after a minute.
+        look = partial(outputs.keep, target=results / job.OUTPUTS) if rank == 0 else outputs.listed
+        kept = await asyncio.to_thread(look, workspace, before)
         given = await meeting.give(results) if apart else 0
         alone = len(list(Path(environment["TRAINYARD_ALONE"]).iterdir()))
         await line.say({"bye": {"given": given, "alone": alone if alone == int(wish["trainers"]) else 0, **outputs.told(kept)}})
@@ -108,10 +113,12 @@ async def _main(folder: Path, scratch: Path) -> int:
             await line.close()
 
 
-async def _save(workspace: Path, before: outputs.State, results: Path) -> None:
-    """Keep what the script writes beside itself while it runs: its node may die."""
+async def _save(workspace: Path, before: outputs.State, results: Path, done: asyncio.Event) -> None:
+    """Keep what the script writes beside itself until it is done: its node may die."""
     while True:
-        await asyncio.sleep(SAVED_EVERY)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(done.wait(), SAVED_EVERY)
+            return
         await asyncio.to_thread(outputs.keep, workspace, before, results / job.OUTPUTS)
 
 
