@@ -28,6 +28,11 @@ NODE: dict[str, tuple[str, str, str]] = {
         f"mv /root/kept {SUDOERS}; gpasswd -a admin sudo",
         "`usermod -aG sudo USER`",
     ),
+    "no room in /tmp": (
+        "mount -t tmpfs -o size=64k tmpfs /tmp; head -c 1M /dev/zero >/tmp/fill || true",
+        "umount /tmp",
+        "A disk is full, perhaps that of /tmp. On the node, `df -h` shows which",
+    ),
     "no Python": (
         "mkdir /root/kept; mv /usr/bin/python3* /root/kept",
         "mv /root/kept/* /usr/bin; rmdir /root/kept",

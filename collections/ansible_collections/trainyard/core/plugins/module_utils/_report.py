@@ -346,7 +346,8 @@ _ADVICE = (
         "The node's packages are half installed. On the node: `dpkg --configure -a && apt-get -f install`, then run again.",
     ),
     (
-        r"No space left on device|[Nn]ot enough (free )?(disk )?space|disk (is )?full",
+        # Where /tmp is full, apt calls each repository unsigned.
+        r"No space left on device|[Nn]ot enough (free )?(disk )?space|disk (is )?full|Splitting up \S+ into data and signature\s+failed",
         "A disk is full, perhaps that of /tmp. On the node, `df -h` shows which, and `du -xh --max-depth=2 / | sort -h | tail` shows what "
         "fills it.",
     ),

@@ -228,6 +228,7 @@ def test_a_long_message_is_cut() -> None:
         ("Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 4711 (unattended-upgr)", "unattended"),
         ("E: dpkg was interrupted, you must manually run 'dpkg --configure -a'", "apt-get -f install"),
         ("OSError: [Errno 28] No space left on device", "df -h"),
+        ("W: GPG error: http://deb.example.org bookworm InRelease: Splitting up /var/lib/apt/x into data and signature failed", "df -h"),
         ("Temporary failure resolving 'deb.example.org'", "base_package_mirror"),
         ("error sending request for url (https://pypi.example.org/simple/numpy/)", "framework_env_index_url`)"),
         ("certificate verify failed: unable to get local issuer certificate", "base_ca_certificates"),
