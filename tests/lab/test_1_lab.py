@@ -117,9 +117,9 @@ def test_check_mode_reports_no_change_and_no_error(nodes: Lab) -> None:
 
 
 def test_the_plain_linear_strategy_works_as_well(nodes: Lab) -> None:
-    plain = site("--limit", "node1,head", environment={"ANSIBLE_STRATEGY": "linear"})
+    plain = site("--limit", "head", environment={"ANSIBLE_STRATEGY": "linear"})
     assert plain.status == 0
-    assert plain.changed == {"head": 0, "node1": 0}
+    assert plain.changed == {"head": 0}
 
 
 def test_a_tag_runs_all_tasks_of_its_role_and_none_of_the_others(nodes: Lab) -> None:
