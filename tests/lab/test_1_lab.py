@@ -79,7 +79,7 @@ def test_the_readmes_lines_on_many_nodes_work_as_they_are(nodes: Lab) -> None:
     try:
         for line in lines["README.md"]:
             ssh = ["ssh", "-F", str(nodes.ssh_config), "-o", "BatchMode=yes", "alice@head", f"cd readme && {line}"]
-            done = subprocess.run(ssh, capture_output=True, text=True, check=False, timeout=300, stdin=subprocess.DEVNULL)
+            done = subprocess.run(ssh, capture_output=True, text=True, check=False, timeout=600, stdin=subprocess.DEVNULL)
             assert done.returncode == 0, f"{line}:\n{done.stdout}\n{done.stderr}"
             if "cluster_train" in line:
                 (result,) = [json.loads(found) for found in re.findall(r'\{.*"accuracy".*\}', done.stdout)]
