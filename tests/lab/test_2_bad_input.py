@@ -121,3 +121,17 @@ def test_an_unsupported_platform_is_refused(nodes: Lab) -> None:
         assert set(refused.changed.values()) == {0}
     finally:
         nodes.execute("node1", ["sh", "-c", f"cat >/usr/lib/os-release <<'END'\n{release}END\necho 12.11 >/etc/debian_version"])
+
+
+def test_a_node_of_another_cluster_is_refused_as_add_node_would(nodes: Lab) -> None:
+    theirs = "head -c 128 /dev/urandom >/etc/munge/munge.key; echo 'SLURMD_OPTIONS=\"--conf-server elsewhere\"' >>/etc/default/slurmd"
+    nodes.execute("node1", ["sh", "-c", f"cp -a /etc/munge/munge.key /etc/default/slurmd /root; {theirs}"])
+    try:
+        refused = site()
+        assert refused.status != 0
+        assert (
+            "node1 is a node of another cluster: its Slurm obeys elsewhere, and its munge key is not the one of head." in refused.failures()
+        )
+        assert set(refused.changed.values()) == {0}
+    finally:
+        nodes.execute("node1", ["sh", "-c", "mv /root/munge.key /etc/munge/munge.key; mv /root/slurmd /etc/default/slurmd"])

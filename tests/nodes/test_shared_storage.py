@@ -44,6 +44,18 @@ def test_wrong_wishes_are_named(node: Lab, tmp_path: Path) -> None:
     assert "shared_storage_folders" in refused.failures()
 
 
+def test_what_something_else_shares_is_accepted_and_left_alone(node: Lab, tmp_path: Path) -> None:
+    folders = [{"path": "/srv/elsewhere", "external": True}]
+    node.execute("head", ["mkdir", "/srv/elsewhere"])
+    refused = share(node, tmp_path, shared_storage_folders=folders)
+    assert "/srv/elsewhere on head is on the node's own disk" in refused.failures()
+    node.execute("head", ["mount", "-t", "tmpfs", "none", "/srv/elsewhere"])  # a stand-in for a file server's
+    for words in ((), ("--check",), ("-e", "trainyard_state=absent")):
+        done = share(node, tmp_path, *words, shared_storage_folders=folders)
+        assert (done.status, done.changed) == (0, {"head": 0}), done.failures()
+    assert node.execute("head", ["sh", "-c", f"{TRACES} 2> /dev/null"], check=False) == ""
+
+
 @pytest.mark.parametrize("state", ["present", "absent"])
 def test_without_folders_nothing_is_done(node: Lab, tmp_path: Path, state: str) -> None:
     done = share(node, tmp_path, trainyard_state=state)

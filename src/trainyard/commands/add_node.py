@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.trainyard.core.plugins.module_utils._report import what_to_do
+from ansible_collections.trainyard.core.plugins.plugin_utils.checks import admission
+
 from trainyard import ansible_options, cluster, host_keys, newcomer, playbooks, runner
 from trainyard.cluster import Cluster, Verdict
 from trainyard.commands import plan
@@ -138,10 +141,14 @@ def check(lab: Cluster, tried: Path, arguments: argparse.Namespace) -> None:
     words = [*shlex.split(connection["words"]), *(["-p", connection["port"]] if connection["port"] else [])]
     host_keys.make_known(name, words, connection["host"], arguments.host_key)
     known = lab.known
-    seen = {host: said[1] for host, said in cluster.shell(tried, [name, lab.controller], newcomer.LOOK).items()}
+    seen = runner.module(tried, [name, lab.controller], "trainyard.core.admission_info", {})
+    for host, told in seen.items():
+        if "machine" not in told:
+            what = str(told.get("msg") or "no answer").strip()[-1000:]
+            raise TrainyardError(f"{host} was not reached, or not as root: {what}\n-> {what_to_do(what, host)}")
     try:
-        new, controller = (newcomer.parsed(seen[host]) for host in (name, lab.controller))
-    except (ValueError, IndexError) as error:
+        new, controller = (admission.machine(seen[host]["machine"]) for host in (name, lab.controller))
+    except ValueError as error:
         raise TrainyardError(f"{name} or {lab.controller} does not report what it is: {error}") from error
     refused = newcomer.refusals(name, new, controller, known, str(connection.get("host_name") or ""))
     if lab.confined(but=name):

@@ -20,5 +20,10 @@ def run(_arguments: argparse.Namespace) -> int:
     here = lab(say=lambda text: console.print(f"· {text}"))
     here.up()
     status = playbooks.run(playbooks.SITE, INVENTORY)
-    console.print("\nAnsible:     . .venv/bin/activate && ansible-playbook site.yml -i inventory/lab", highlight=False, soft_wrap=True)
+    console.print(
+        "\nAs a user:   ssh -F .trainyard/lab/ssh_config alice@head    (samples to train: /opt/trainyard/samples)",
+        highlight=False,
+        soft_wrap=True,
+    )
+    console.print("Ansible:     . .venv/bin/activate && ansible-playbook site.yml -i inventory/lab", highlight=False, soft_wrap=True)
     return status

@@ -217,12 +217,12 @@ def _card(node: str, where: str, message: str, advice: str) -> str:
 
 
 def _matrix(report: Mapping[str, Any]) -> str:
-    columns = list(dict.fromkeys(proof["environment"] for proof in _report.all_proofs(report) if not proof.get("nodes")))
+    columns = list(dict.fromkeys(proof["environment"] for proof in _report.all_proofs(report) if "nodes" not in proof))
     if not columns:
         return ""
     rows, brief = [], len(report["nodes"]) > _MANY_NODES
     for node in _by_urgency(report):
-        by_name = {proof["environment"]: proof for proof in node["environments"] if not proof.get("nodes")}
+        by_name = {proof["environment"]: proof for proof in node["environments"] if "nodes" not in proof}
         cells = [_matrix_cell(column, by_name.get(column), brief) for column in columns]
         if not by_name:
             cells = [f'<td role="cell" colspan="{len(columns)}"><span class="soft">no proof was run here</span></td>']
@@ -238,7 +238,7 @@ def _together(report: Mapping[str, Any]) -> str:
     """Return a line for each proof of nodes that trained together."""
     lines = []
     for node in report["nodes"]:
-        for proof in (proof for proof in node["environments"] if proof.get("nodes")):
+        for proof in (proof for proof in node["environments"] if "nodes" in proof):
             state, word = _proof_state(proof)
             about = [f"{proof['framework']} {proof['version']}", _device(proof), _seconds(proof["seconds"])]
             where = f"<strong>{_e(_report.where(node, proof))}</strong> together"
@@ -367,7 +367,7 @@ def _proof_row(proof: Mapping[str, Any]) -> str:
         ("Seconds", _e("" if proof["seconds"] is None else f"{proof['seconds']:.1f}") or "-", "number"),
         ("Proof", proven, ""),
     ]
-    together = f'<span class="small">{_e(" + ".join(proof["nodes"]))} together</span>' if proof.get("nodes") else ""
+    together = f'<span class="small">{_e(_report.where({"name": ""}, proof))} together</span>' if "nodes" in proof else ""
     row = f'<th scope="row" role="rowheader">{_e(proof["environment"])}{together}</th>' + "".join(
         f'<td role="cell" data-label="{label}"{_class(kind)}><div>{inside}</div></td>' for label, inside, kind in cells
     )

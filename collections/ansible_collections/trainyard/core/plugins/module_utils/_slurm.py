@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 # scontrol adds who gave the reason and when.
@@ -31,6 +32,16 @@ class Node:
     def drains(self) -> bool:
         """Whether no new job may start there."""
         return bool(self.flags & {"DRAIN", "DRAINING", "DRAINED"})
+
+
+# Debian's defaults for slurmd, and a unit's drop-in, hand the controller's name on as an argument.
+_CONTROLLER = re.compile(r"^(?:SlurmctldHost=(?P<named>[^( ]*)|[^#\n].*--conf-server[ =](?P<asked>[^\" \n]*))", re.MULTILINE)
+
+
+def controller_of(texts: Iterable[str]) -> str:
+    """Return the controller that the first of some files of Slurm's configuration names; empty where none does."""
+    found = next((match for match in map(_CONTROLLER.search, texts) if match), None)
+    return (found["named"] or found["asked"] or "") if found else ""
 
 
 def unheard(text: str) -> str:

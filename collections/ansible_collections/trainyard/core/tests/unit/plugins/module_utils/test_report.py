@@ -109,6 +109,8 @@ def test_a_run_in_which_all_is_well() -> None:
         ({"passed": False}, {}, {}, False),
         ({"passed": None}, {}, {}, False),
         ({"passed": None}, {}, {"check_mode": True}, True),
+        ({"passed": None, "nodes": []}, {}, {}, True),  # no two nodes were free for it
+        ({"passed": False, "nodes": ["a", "b"]}, {}, {}, False),
         ({"passed": False}, {}, {"check_mode": True}, False),
         ({}, {"failures": 1}, {}, False),
         ({}, {"unreachable": 1}, {}, False),
@@ -153,6 +155,7 @@ def test_a_proof_of_several_nodes_stands_beside_that_of_one_and_names_them() -> 
     assert "nodes" not in alone
     assert _report.where({"name": "head"}, alone) == "head"
     assert _report.where({"name": "head"}, together) == "node1 + node2"
+    assert _report.where({"name": "head"}, {**together, "nodes": []}) == "several nodes"
 
 
 def test_a_failure_that_was_rescued_is_none() -> None:

@@ -64,3 +64,18 @@ def test_a_node_that_does_not_respond_is_not_heard(state: str, heard: bool) -> N
 
 def test_a_node_that_slurm_does_not_have_is_not_heard() -> None:
     assert slurm.unheard("Node node9 not found\n") == "Slurm has no such node"
+
+
+@pytest.mark.parametrize(
+    "texts, controller",
+    [
+        (["ClusterName=lab\nSlurmctldHost=head(192.0.2.1)\n"], "head"),
+        (["", '# theirs\nSLURMD_OPTIONS="--conf-server elsewhere:6817"\n'], "elsewhere:6817"),
+        (['[Service]\nEnvironment="SLURMD_OPTIONS=--conf-server head"\n'], "head"),
+        (["SLURMD_OPTIONS=-D --conf-server=head.lab.example:6817\n"], "head.lab.example:6817"),
+        (["# --conf-server head\n#SlurmctldHost=head\n"], ""),
+        ([], ""),
+    ],
+)
+def test_the_controller_that_a_node_obeys(texts: list[str], controller: str) -> None:
+    assert slurm.controller_of(texts) == controller
