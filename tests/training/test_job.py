@@ -256,6 +256,20 @@ def test_a_start_that_slurm_could_not_make_is_translated(tmp_path: Path, capsys:
     assert job.read_json(tmp_path / job.RESULT)["problem"].startswith("Slurm could not start it on node7: ")
 
 
+def test_slurms_words_are_heard_among_a_nodes_lines(tmp_path: Path) -> None:
+    said = b"slurmstepd-n0: error: *** STEP 7.0 ON n0 CANCELLED AT 2026-11-29T19:47:19 DUE TO PREEMPTION ***"
+
+    async def keep() -> list[str]:
+        printed = asyncio.StreamReader()
+        printed.feed_data(b"0: out of memory\n0: " + said + b"\n")
+        printed.feed_eof()
+        logs = batch.Logs(tmp_path, ["n0", "n1"], shown=True)
+        await logs.keep(printed)
+        return logs.heard
+
+    assert asyncio.run(keep()) == [said.decode()]
+
+
 @pytest.mark.parametrize("shown", [True, False])
 def test_each_nodes_lines_land_in_its_log(tmp_path: Path, capsys: pytest.CaptureFixture[str], shown: bool) -> None:
     async def keep() -> None:

@@ -77,12 +77,11 @@ class Logs:
             self._keep(rest)
 
     def _keep(self, line: bytes) -> None:
-        words = line.decode(errors="replace")
+        words, log = line.decode(errors="replace"), "job"
         marked = re.match(r" *(\d{1,9}): ?", words)
         if marked and int(marked[1]) < len(self.names):
-            self.say(words[marked.end() :], self.names[int(marked[1])])
-        else:
-            self.say(words)
+            words, log = words[marked.end() :], self.names[int(marked[1])]
+        self.say(words, log)
         if ending.SLURM_SAYS.search(words):
             self.heard.append(words)
 
