@@ -536,8 +536,13 @@ def test_each_trainer_has_a_gpu_of_its_own(cluster: Cluster) -> None:
     script = "import os, socket; print('has', socket.gethostname(), os.environ['CUDA_VISIBLE_DEVICES'], os.environ.get('LOCAL_RANK'))"
     put(cluster, f"{SHARED}/ada/gpus/train.py", script)
     words = "--config train.py --num-nodes 2 --trainer-count 2 --framework"
-    # torchrun's scripts take theirs of the node's by LOCAL_RANK; TensorFlow would take all that it sees.
-    for framework, seen in (("pytorch", [("0,1", "0"), ("0,1", "1")]), ("tensorflow", [("0", "None"), ("1", "None")])):
+    # Scripts for PyTorch take theirs of the node's by LOCAL_RANK, and JAX by SLURM_LOCALID; TensorFlow would take all that it sees.
+    taken = {
+        "pytorch": [("0,1", "0"), ("0,1", "1")],
+        "tensorflow": [("0", "None"), ("1", "None")],
+        "jax": [("0,1", "None"), ("0,1", "None")],
+    }
+    for framework, seen in taken.items():
         status, said, _folder = cluster.train(f"{words} {framework}", "gpus")
         assert status == 0, said
         assert sorted(re.findall(r"has (node\d) (\S+) (\S+)", said)) == [(node, *each) for node in ("node1", "node2") for each in seen]

@@ -126,6 +126,12 @@ def test_every_trainer_of_jax_reads_its_place_from_slurms_variables(tmp_path: Pa
         assert (process.environment["SLURM_NTASKS"], process.environment["TRAINYARD_WORLD_SIZE"], process.leads) == ("4", "4", True)
 
 
+@pytest.mark.parametrize("gpus, ids", [(0, [None, None]), (2, ["0", "1"]), (4, ["0,1", "2,3"]), (1, ["0", "0"])])
+def test_every_trainer_of_jax_has_gpus_of_its_own(tmp_path: Path, gpus: int, ids: list[str | None]) -> None:
+    trainers = started(1, tmp_path, framework="jax", gpus=gpus)
+    assert [process.environment.get("JAX_LOCAL_DEVICE_IDS") for process in trainers] == ids
+
+
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_no_launcher_takes_the_scripts_arguments_for_its_own(tmp_path: Path, framework: str) -> None:
     for process in started(0, tmp_path, framework=framework, arguments=("--log", "x", "--", "")):

@@ -294,6 +294,7 @@ def test_where_nodes_do_not_see_the_folder_the_script_is_shipped(
     said = capsys.readouterr()
     assert "The nodes do not see this folder: the script's folder is shipped" in said.err
     assert f"Ships {project}: 2 files" in said.err
+    assert "3 runs wrote files next to the script, which do not come back; the logs name them." in said.err
     assert "failed (3)" in said.out
     assert called(project) == ["srun"] * 4, "one question and three runs, and no array job"
     log = (project / "sweep-train" / "log_lr1.txt").read_text()

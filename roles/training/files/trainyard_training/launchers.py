@@ -159,8 +159,9 @@ def paddle(wish: Mapping[str, Any], nodes: Sequence[Node], rank: int, command: l
 def jax(wish: Mapping[str, Any], nodes: Sequence[Node], rank: int, command: list[str]) -> list[Process]:
     """Return JAX's processes: `jax.distributed.initialize()` reads of each what Slurm would say, had it started them itself.
 
-    Each takes the GPU of its place on the node, of those that it sees.
+    It takes one GPU by its place on the node, unless it is told which.
     """
+    gpus, share = int(wish["gpus_per_node"]), max(1, int(wish["gpus_per_node"]) // int(wish["trainers"]))
     trainers, place = int(wish["trainers"]), f"{nodes[0].address}:{nodes[0].ports[0]}"
     size = str(len(nodes) * trainers)
     every = {"JAX_COORDINATOR_ADDRESS": place, "JAX_COORDINATOR_BIND_ADDRESS": place, "SLURM_NTASKS": size, "TRAINYARD_WORLD_SIZE": size}
@@ -168,6 +169,8 @@ def jax(wish: Mapping[str, Any], nodes: Sequence[Node], rank: int, command: list
     for local in range(trainers):
         number = str(rank * trainers + local)
         own = {"SLURM_PROCID": number, "SLURM_LOCALID": str(local), "TRAINYARD_RANK": number}
+        if gpus:
+            own["JAX_LOCAL_DEVICE_IDS"] = ",".join(str((local * share + count) % gpus) for count in range(share))
         found.append(Process(f"rank {number}", command, {**every, **own}))
     return found
 

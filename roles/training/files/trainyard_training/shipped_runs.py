@@ -25,6 +25,7 @@ SEEN, UNSEEN = "seen", "not seen"
 AT_ONCE = 64
 """Runs that are under way at a time where nobody says how many; each has a process here."""
 MOST_NAMED = 5
+LOST = "what the script wrote here does not come back"
 PATIENCE = 10.0
 """Seconds that a run has to end when it is told to."""
 
@@ -93,6 +94,9 @@ def carry(sweep: Sweep, left: Sequence[int], script: Path, python: str, run: Pat
                 raise
     finally:
         archive.unlink(missing_ok=True)
+    lost = sum(f": {LOST}: " in sweep.log(sweep.runs[number]).read_text(errors="replace") for number in left)
+    if lost:
+        print(f"{lost} runs wrote files next to the script, which do not come back; the logs name them.", file=sys.stderr)
 
 
 class Carrier:
@@ -162,7 +166,7 @@ def one(words: Sequence[str]) -> int:
         written = [path for path, when in _files(workspace).items() if before.get(path) != when]
         if written:
             names = ", ".join(written[:MOST_NAMED]) + (f" and {len(written) - MOST_NAMED} more" if len(written) > MOST_NAMED else "")
-            print(f"{os.uname().nodename}: what the script wrote here does not come back: {names}", flush=True)
+            print(f"{os.uname().nodename}: {LOST}: {names}", flush=True)
     return status
 
 
