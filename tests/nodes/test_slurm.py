@@ -180,6 +180,50 @@ def test_names_lead_to_the_network_and_the_time_comes_from_the_head(cluster: Clu
     assert " -x " in cluster.shell("node1", "ps -o args= -C chronyd")
 
 
+OWN_NAME = "python3 -c 'import socket; print(socket.gethostbyname(socket.gethostname()))'; hostname --ip-address"
+
+
+def test_a_nodes_own_name_leads_to_its_address_alone(cluster: Cluster) -> None:
+    """Debian's installer gives it to 127.0.1.1 as well; that line goes, and a full name on it stays known."""
+    names, address = ("--tags", "names_and_time"), cluster.lab.address("node1")
+    cluster.shell("node1", "cp /etc/hosts /root/hosts; printf '127.0.1.1\\tnode1.example.org node1\\n' >> /etc/hosts")
+    try:
+        assert "127.0.1.1" in cluster.shell("node1", OWN_NAME), "the fault"
+        done = cluster.run(*names)
+        assert (done.status, done.changed) == (0, {"head": 0, "node1": 1}), done.failures()
+        assert cluster.shell("node1", OWN_NAME).splitlines() == [address, address]
+        assert cluster.shell("node1", "getent hosts node1").split()[0] == address
+        assert cluster.shell("node1", "getent hosts node1.example.org").split()[0] == address
+        assert cluster.run(*names).changed == {"head": 0, "node1": 0}
+        cluster.shell("node1", "cp /etc/nsswitch.conf /root/; sed -i 's/^hosts:.*/hosts: db/' /etc/nsswitch.conf")
+        failed = cluster.run(*names)
+        assert f"This node's own name node1 leads to no address and not to {address} alone" in failed.failures()
+        assert "/etc/nsswitch.conf" in failed.failures()
+    finally:
+        cluster.shell("node1", "cat /root/hosts > /etc/hosts; test ! -e /root/nsswitch.conf || mv /root/nsswitch.conf /etc/")
+
+
+def test_where_cloud_init_writes_the_hosts_file_it_is_told_not_to(cluster: Cluster) -> None:
+    """Images for clouds have manage_etc_hosts: true; what user data says counts more, and is reported."""
+    names, told = ("--tags", "names_and_time"), "/etc/cloud/cloud.cfg.d/99_trainyard_hosts.cfg"
+    cluster.shell("node1", "mkdir -p /etc/cloud/cloud.cfg.d; echo 'manage_etc_hosts: true' > /etc/cloud/cloud.cfg.d/01_image.cfg")
+    try:
+        done = cluster.run(*names)
+        assert (done.status, done.changed) == (0, {"head": 0, "node1": 1}), done.failures()
+        assert "manage_etc_hosts: false" in cluster.shell("node1", f"cat {told}")
+        assert "user data has manage_etc_hosts" not in done.text
+        cluster.shell(
+            "node1", "mkdir -p /var/lib/cloud/instance; echo 'manage_etc_hosts: localhost' > /var/lib/cloud/instance/user-data.txt"
+        )
+        again = cluster.run(*names)
+        assert again.changed == {"head": 0, "node1": 0}
+        assert "user data has manage_etc_hosts" in again.text
+    finally:
+        cluster.shell("node1", "rm -r /etc/cloud/cloud.cfg.d/01_image.cfg /var/lib/cloud")
+        cluster.run(*names)
+    cluster.shell("node1", f"! test -e {told}")
+
+
 def test_a_job_over_its_limit_is_ended(cluster: Cluster) -> None:
     job = submit(cluster, "-p quick", "sleep 600")
     running(cluster, job)
@@ -425,6 +469,8 @@ def test_what_cannot_be_is_refused_before_anything_changes(cluster: Cluster, sai
 
 
 def test_it_can_be_taken_off(cluster: Cluster) -> None:
+    cluster.shell("node1", "printf '127.0.1.1\\tnode1\\n' >> /etc/hosts")
+    assert cluster.run("--tags", "names_and_time").status == 0
     off = cluster.run("-e", "trainyard_state=absent")
     assert off.status == 0, off.failures()
     for node in ("head", "node1"):
@@ -432,6 +478,7 @@ def test_it_can_be_taken_off(cluster: Cluster) -> None:
             node, "! ls /etc/munge/munge.key /etc/slurm/slurm.conf /usr/sbin/slurmd /usr/sbin/slurmctld /usr/sbin/chronyd 2>/dev/null"
         )
         assert "Trainyard" not in cluster.shell(node, "cat /etc/hosts")
+    assert "127.0.1.1\tnode1" in cluster.shell("node1", "cat /etc/hosts").splitlines(), "somebody else's line is back"
     again = cluster.run("-e", "trainyard_state=absent")
     assert (again.status, again.changed) == (0, {"head": 0, "node1": 0})
 
