@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.trainyard.core.plugins.module_utils import _base as base
@@ -390,6 +390,22 @@ def queue_line(queue: Mapping[str, Any], hosts: Mapping[str, str], is_default: b
     return _line(*words, "State=UP")
 
 
+def emptied_line(queue: Mapping[str, str], hosts: Collection[str], preempting: bool) -> str:
+    """Return the line of slurm.conf for a queue that takes no new jobs and goes once it is empty.
+
+    Args:
+        queue: the parts of its line so far, name first.
+        hosts: names in Slurm of the nodes that may stand in queues.
+        preempting: whether any queue of the cluster gives way to others.
+    """
+    named = [host for host in queue.get("Nodes", "").split(",") if host in hosts]
+    parts = {**queue, "Nodes": ",".join(named) or '""', "Default": "NO"}
+    if preempting:  # else it would give way as well
+        parts.setdefault("PreemptMode", "OFF")
+    parts.pop("State", None)
+    return _line(*(f"{key}={value}" for key, value in parts.items()), "State=DRAIN")
+
+
 def proof_line(hosts: Mapping[str, str], preempting: bool) -> str:
     """Return the line of slurm.conf for the queue of the proofs, with all nodes, so that whichever is free takes part.
 
@@ -409,6 +425,7 @@ def files(
     margin: int,
     closed: Sequence[str] = (),
     submits: Sequence[str] = (),
+    emptied: Sequence[Mapping[str, str]] = (),
 ) -> dict[str, str]:
     """Return the configuration's files, name -> text.
 
@@ -421,12 +438,13 @@ def files(
         margin: per cent of each node's memory for the system.
         closed: nodes that stand in no queue but the one of the proofs.
         submits: nodes that stand in none at all.
+        emptied: queues that are not requested any more and still have jobs, the parts of each line so far.
 
     Raises:
         ReportedError: a value would be read as more than one.
     """
     queues = queues or [{"name": "main"}]
-    preempting = any(queue.get("preemptible") for queue in queues)
+    preempting = any(queue.get("preemptible") for queue in queues) or any(queue.get("PreemptMode") == "REQUEUE" for queue in emptied)
     values: Values = {"ClusterName": cluster, "SlurmctldHost": controller, **DEFAULTS}
     values.update(UNCONFINED if why_unconfined(nodes) else CONFINED)
     computing = [node for name, node in nodes.items() if name not in submits]
@@ -444,6 +462,7 @@ def files(
     lines += [node_line(node, margin) for node in nodes.values()]
     opened = {name: host for name, host in hosts.items() if name not in closed}
     lines += [queue_line(queue, opened, queue["name"] == default, preempting) for queue in queues]
+    lines += [emptied_line(queue, opened.values(), preempting) for queue in emptied]
     lines += [proof_line(hosts, preempting)] if opened != hosts else []
     return {
         "slurm.conf": HEADER + "".join(f"{line}\n" for line in lines),
