@@ -145,6 +145,12 @@ def test_a_job_over_its_limit_is_ended(cluster: Cluster) -> None:
     assert ended(cluster, job, 120)["JobState"] == "TIMEOUT"
 
 
+def test_a_process_that_fails_ends_the_others_of_a_plain_srun(cluster: Cluster) -> None:
+    """KillOnBadExit: the second process would go on for ten minutes."""
+    job = submit(cluster, "-n2 --mem=10 -t 20", 'srun sh -c "[ \\$SLURM_PROCID = 1 ] || exit 3; exec sleep 600"')
+    assert ended(cluster, job)["JobState"] == "FAILED"
+
+
 def test_queues_have_limits_of_their_own(cluster: Cluster) -> None:
     refused = cluster.lab.execute("head", ["runuser", "-u", "ada", "--", "sbatch", "-p", "quick", "-t", "5", "--wrap", "true"], check=False)
     assert "Requested time limit is invalid" in refused

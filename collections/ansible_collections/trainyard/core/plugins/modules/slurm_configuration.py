@@ -69,6 +69,13 @@ options:
     type: str
     choices: [refuse, wait]
     default: refuse
+  mail_program:
+    description:
+      - Path of the program on the controller that sends mail about jobs. Empty takes C(/usr/bin/mail) where that is there.
+      - Without any, a job that asks for mail is refused at its submission, by the plugin C(job_submit/lua) where Slurm has it, unless
+        O(config) says what is to be done.
+    type: str
+    default: ""
   leaving:
     description: Nodes that go, whose running jobs somebody waits for before the change is made.
     type: list
@@ -124,6 +131,7 @@ start_lines:
   elements: str
 """
 
+import glob
 import json
 import os
 import re
@@ -141,7 +149,10 @@ from ansible_collections.trainyard.core.plugins.module_utils._host import locks,
 
 FOLDER = "/etc/slurm"
 STATE = "/var/lib/trainyard/slurm"
-NAMES = ("slurm.conf", "gres.conf", "cgroup.conf")
+NAMES = ("slurm.conf", "gres.conf", "cgroup.conf", "job_submit.lua")
+USUAL_MAIL = "/usr/bin/mail"
+LUA = ("/usr/lib/*/slurm-wlm/job_submit_lua.so", "/usr/lib*/slurm/job_submit_lua.so")
+"""Where distributions put Slurm's plugin for programs in Lua."""
 UNIT = "slurmctld.service"
 SLURMD_UNIT = "/etc/systemd/system/slurmd.service.d/trainyard.conf"
 LOG = "/var/log/slurm/slurmctld.log"
@@ -311,6 +322,29 @@ class Controller:
         return f"{lines[-1]}." if lines else ""
 
 
+def mail_program(module: AnsibleModule, lua: str) -> str | None:
+    """Return the program that sends mail; empty where jobs that ask for mail are to be refused, and None where they cannot be.
+
+    Args:
+        module: fails where the program of the inventory is none.
+        lua: the text of job_submit.lua, which may be somebody else's.
+    """
+    program = str(module.params["mail_program"])
+    if program and not os.access(program, os.X_OK):
+        module.fail_json(
+            msg=f"slurm_mail_program: {program} is not a program on the controller. Install one, such as the package bsd-mailx with a mail "
+            "server, or set slurm_mail_program to '' to have jobs that ask for mail refused. Nothing was changed."
+        )
+    if program or os.access(USUAL_MAIL, os.X_OK):
+        return program or USUAL_MAIL
+    has_plugin = any(glob.glob(pattern) for pattern in LUA)
+    return "" if has_plugin and not _is_foreign(lua) else None
+
+
+def _is_foreign(lua: str) -> bool:
+    return bool(lua) and not lua.startswith(slurm_conf.NO_MAIL.partition("\n")[0])
+
+
 Render = Callable[[list[dict[str, str]]], dict[str, str]]
 """Queues that go once they are empty, as parts of their lines -> the files."""
 
@@ -366,12 +400,20 @@ def _has_state(text: str) -> bool:
     return os.path.exists(os.path.join(slurm_jobs.value(text, "StateSaveLocation"), "job_state"))
 
 
+def put(path: str, text: str) -> None:
+    """Replace a file; one without text goes."""
+    if text:
+        host_files.write(path, text, 0o644)
+    else:
+        Path(path).unlink(missing_ok=True)
+
+
 def put_back(controller: Controller, running: dict[str, str], error: ControllerError) -> None:
     """Have the controller run with what it ran with before, and fail with what it said of the new configuration."""
     controller.forget_cluster_name(controller.on_disk()["slurm.conf"], running["slurm.conf"])
     for name, text in running.items():
-        if text:
-            host_files.write(os.path.join(FOLDER, name), text, 0o644)
+        if text or name == "job_submit.lua":
+            put(os.path.join(FOLDER, name), text)
     after = "The old configuration is back, and the controller runs with it."
     try:
         controller.restart()
@@ -399,6 +441,7 @@ def main() -> None:
             "closed": {"type": "list", "elements": "str", "default": []},
             "submits": {"type": "list", "elements": "str", "default": []},
             "removed_partitions": {"type": "str", "choices": ["refuse", "wait"], "default": "refuse"},
+            "mail_program": {"type": "str", "default": ""},
             "leaving": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
@@ -412,11 +455,12 @@ def main() -> None:
             msg=f"{FOLDER}/slurm.conf is somebody else's, and was left as it is. Take over what you need of it by slurm_config and "
             "slurm_partitions, and move it away."
         )
+    mail = mail_program(module, before["job_submit.lua"])
     try:
         nodes = slurm_conf.merged(params["computes"], params["nodes"], json.loads(record_text or "{}"))
 
         def render(emptied: list[dict[str, str]]) -> dict[str, str]:
-            return slurm_conf.files(
+            found = slurm_conf.files(
                 params["cluster"],
                 params["controller"],
                 nodes,
@@ -426,7 +470,9 @@ def main() -> None:
                 params["closed"],
                 params["submits"],
                 emptied,
+                mail,
             )
+            return {**found, "job_submit.lua": before["job_submit.lua"]} if _is_foreign(before["job_submit.lua"]) else found
 
         wanted, emptied = agreed(controller, running, render)
     except reported.ReportedError as error:
@@ -446,7 +492,7 @@ def main() -> None:
             host_files.write(recorded, new_record, 0o644)
         for name, text in wanted.items():
             if before[name] != text:
-                host_files.write(os.path.join(FOLDER, name), text, 0o644)
+                put(os.path.join(FOLDER, name), text)
         if action and running is not None:
             try:
                 controller.apply(action)
