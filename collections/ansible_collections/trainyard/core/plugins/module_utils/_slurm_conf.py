@@ -143,7 +143,7 @@ def problems(wishes: Mapping[str, Any]) -> list[str]:
 
     Args:
         wishes: the role's variables without their prefix (cluster_name, controllers, computes, submits, partitions, config, gpus,
-            memory_margin, mail_program), and ``host`` (this node's name in the inventory), ``in_run`` (the nodes that this run
+            memory_margin, account, mail_program), and ``host`` (this node's name in the inventory), ``in_run`` (the nodes that this run
             reaches), ``users`` (node -> its users, each with name and perhaps uid and state) and ``state``.
     """
     controllers, computes = list(wishes["controllers"]), list(wishes["computes"])
@@ -166,6 +166,11 @@ def problems(wishes: Mapping[str, Any]) -> list[str]:
     if not _CLUSTER.match(str(wishes["cluster_name"])):
         found.append(
             f"slurm_cluster_name is '{wishes['cluster_name']}': it needs lower-case letters, digits, - and _, a letter first, 40 at most."
+        )
+    if not _CLUSTER.match(str(wishes["account"])) or wishes["account"] == "root":
+        found.append(
+            f"slurm_account is '{wishes['account']}': it needs lower-case letters, digits, - and _, a letter first, 40 at most, and cannot "
+            "be root."
         )
     mail = str(wishes["mail_program"])
     if mail and not (mail.startswith("/") and _is_assignment(f"MailProg={mail}")):

@@ -24,7 +24,7 @@ def node(host: str, **more: Any) -> dict[str, Any]:
 
 def wishes(**more: Any) -> dict[str, Any]:
     plain = {"cluster_name": "lab", "controllers": ["head"], "computes": ["node1", "node2"], "submits": [], "partitions": []}
-    plain |= {"config": {}, "gpus": None, "mail_program": ""}
+    plain |= {"config": {}, "gpus": None, "account": "lab", "mail_program": ""}
     return {**plain, "memory_margin": 5, "host": "node1", "in_run": ["head", "node1"], "users": {}, "state": "present", **more}
 
 
@@ -222,6 +222,7 @@ def test_a_sound_wish_has_no_problems() -> None:
         ({"host": "spare"}, "spare is in the cluster, and neither controls nor computes nor submits there."),
         ({"cluster_name": "My Lab"}, "slurm_cluster_name is 'My Lab'"),
         ({"memory_margin": 100}, "slurm_memory_margin is 100"),
+        ({"account": "root"}, "slurm_account is 'root': it needs lower-case letters"),
         ({"mail_program": "mail"}, "slurm_mail_program is 'mail': it needs the whole path of a program, such as /usr/bin/mail."),
         ({"gpus": ["A 100"]}, "slurm_gpus: 'A 100' is no type of a GPU"),
         ({"config": {"nodename": "x"}}, "slurm_config: nodename follows from slurm_computes"),
