@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import secrets
 import shutil
 import subprocess
 import tarfile
@@ -39,6 +40,11 @@ SYSTEMD = Path("/run/systemd/system")
 APPARMOR = Path("/sys/module/apparmor/parameters/enabled")
 INOTIFY_INSTANCES = Path("/proc/sys/fs/inotify/max_user_instances")
 INOTIFY_WANTED = 1024  # each systemd takes several; the kernel's default of 128 stops at about 22 containers
+
+PRINTED = "/run"
+"""Folder on a node for what commands print."""
+ASKED = 8
+"""Times that what a command printed is asked for, a second later each."""
 
 CONTROLLERS = ("memory", "pids", "cpu", "cpuacct", "cpu,cpuacct")
 """Folders of cgroups' version 1 in which systemd sets limits on memory, tasks and CPU; machines have the last two as one, or apart."""
@@ -196,6 +202,8 @@ class Lab:
         state: folder for the key pair, the known host keys and the ssh_config; made with mode 0700.
         mounts: read-only folders, path on this machine -> path in every node.
         shared: folders that every node may write, as of a file server; path on this machine -> path in every node.
+        volumes: paths in every node that are one volume of Docker's: what a node writes there, all have. What the image has there
+            is in it from the start.
         devices: kinds of devices that the nodes may use, such as ``b 7:* rmw`` for loop devices.
     """
 
@@ -205,6 +213,7 @@ class Lab:
     image: Image = field(default_factory=Image)
     mounts: Mapping[Path, str] = field(default_factory=dict)
     shared: Mapping[Path, str] = field(default_factory=dict)
+    volumes: Sequence[str] = ()
     devices: Sequence[str] = ()
     say: Say = print
 
@@ -236,7 +245,7 @@ class Lab:
         self._write_ssh_files()
 
     def down(self, *, images: bool = False) -> None:
-        """Remove the containers, their network, our files in the state folder and, where asked, the images that nobody else uses.
+        """Remove the containers, network and volumes, our files in the state folder and, where asked, the images that nobody else uses.
 
         Where there is no Docker, none is installed for it; what somebody put into a folder that the nodes see stays.
         """
@@ -261,6 +270,8 @@ class Lab:
             _remove_cgroup(str(container.name))
         for network in self.client.networks.list(filters={"label": f"{LABEL}={self.name}"}):
             network.remove()
+        for volume in self.client.volumes.list(filters={"label": f"{LABEL}={self.name}"}):
+            volume.remove()
         if images:
             older = [tag for image in self.client.images.list(name="trainyard/node") for tag in image.tags]
             for tag in (*(tag for tag in older if tag.startswith(f"trainyard/node:{self.image.release}-")), self.image.base):
@@ -273,11 +284,10 @@ class Lab:
         Raises:
             TrainyardError: it failed and ``check`` is set.
         """
-        status, output = self._container(node).exec_run(list(command), user="root")
-        text = output.decode(errors="replace") if output else ""
+        output, status = _run(self._container(node), command)
         if check and status != 0:  # None where Docker does not know how it ended
-            raise TrainyardError(f"{' '.join(command)} failed on {node} ({status}):\n{text}")
-        return text
+            raise TrainyardError(f"{' '.join(command)} failed on {node} ({status}):\n{output}")
+        return output
 
     def address(self, node: str) -> str:
         """Return a node's IP address on the lab's network."""
@@ -321,6 +331,12 @@ class Lab:
         found = self.client.networks.list(names=[self._network_name], filters={"label": f"{LABEL}={self.name}"})
         return found[0] if found else self.client.networks.create(self._network_name, labels={LABEL: self.name})
 
+    def _volume(self, path: str) -> str:
+        """Return the name of a volume, which is made unless it is there."""
+        name = f"{self._network_name}{path.replace('/', '-')}"
+        self.client.volumes.create(name, labels={LABEL: self.name})
+        return name
+
     def _allow_inotify(self) -> None:
         try:
             if int(INOTIFY_INSTANCES.read_text()) < INOTIFY_WANTED:
@@ -345,11 +361,18 @@ class Lab:
             if container.attrs["Config"]["Image"] != tag and container.status == "created":
                 container.remove(force=True, v=True)  # never started, and of an older recipe
                 raise NotFound(name)
+            lacking = {*self.volumes} - {mount["Destination"] for mount in container.attrs["Mounts"]}
+            if lacking:
+                raise TrainyardError(
+                    f"An older version of Trainyard made the node {node}, which lacks the shared {' and '.join(sorted(lacking))}. "
+                    "Make the lab again: ./trainyard down, then ./trainyard up"
+                )
         except NotFound:
             self.say(f"booting {node}")
             arguments = systemd_arguments(name)
             volumes = [*arguments.pop("volumes"), *(f"{source}:{target}:ro" for source, target in self.mounts.items())]
             volumes += [f"{source}:{target}" for source, target in self.shared.items()]
+            volumes += [f"{self._volume(path)}:{path}" for path in self.volumes]
             container = self.client.containers.create(
                 tag,
                 name=name,
@@ -393,7 +416,8 @@ class Lab:
         home = f"/home/{ADMIN}"
         if public in self.execute(node, ["cat", f"{home}/.ssh/authorized_keys"], check=False):
             return
-        self.execute(node, ["install", "-d", "-m", "0700", "-o", ADMIN, "-g", ADMIN, f"{home}/.ssh"])
+        # Both: the copy of the image's homes into a volume may have been interrupted.
+        self.execute(node, ["install", "-d", "-m", "0700", "-o", ADMIN, "-g", ADMIN, home, f"{home}/.ssh"])
         archive = io.BytesIO()
         with tarfile.open(fileobj=archive, mode="w") as tar:
             entry = tarfile.TarInfo("authorized_keys")
@@ -427,3 +451,29 @@ def _write(path: Path, text: str) -> None:
     beside.write_text(text)
     beside.chmod(0o600)
     beside.rename(path)
+
+
+def _run(container: Container, command: Sequence[str]) -> tuple[str, int | None]:
+    """Run a command as root, and return what it printed and its exit status; None where the container was stopped meanwhile.
+
+    On a busy machine Docker gives up what a command that has ended printed, without a word, or does not know its status. So the node keeps
+    both for some minutes, and they are asked for again where their end is missing.
+    """
+    mark = secrets.token_hex(8)
+    kept = f"{PRINTED}/trainyard-exec.{mark}"
+    tidy = f"find {PRINTED} -maxdepth 1 -name 'trainyard-exec.*' -mmin +5 -delete"
+    script = f'{tidy}; (umask 077; : >{kept}); "$@" >>{kept} 2>&1; echo "{mark} $?" >>{kept}; cat {kept}'
+    output, words = "", ["sh", "-c", script, "sh", *command]
+    for again in range(ASKED):
+        time.sleep(again)
+        try:
+            output = (container.exec_run(words, user="root").output or b"").decode(errors="replace")
+        except APIError:
+            if not again:
+                raise
+            break
+        printed, found, status = output.rpartition(f"{mark} ")
+        if found:
+            return printed, int(status)
+        words = ["cat", kept]
+    return output, None

@@ -11,6 +11,8 @@ from trainyard.paths import CHECKOUT, REPOSITORY, STATE
 INVENTORY = REPOSITORY / "inventory" / "lab"
 HERE = STATE / "lab"
 NODES = ("head", "node1", "node2")
+HOMES = "/home"
+"""What all nodes share. In a real lab NFS would do that, and a container's kernel cannot: a volume of Docker's stands in for it."""
 WHEELHOUSE = "/srv/wheelhouse"
 """Where the nodes see the wheelhouse; the same path stands in inventory/lab."""
 
@@ -24,4 +26,4 @@ def lab(say: Say = print) -> Lab:
     wheelhouse = next((path for path in named if path.is_dir()), HERE / "wheelhouse")
     if wheelhouse.is_relative_to(HERE):
         wheelhouse.mkdir(parents=True, exist_ok=True)
-    return Lab(f"lab-{CHECKOUT}", NODES, HERE, Image(), {wheelhouse.resolve(): WHEELHOUSE}, say=say)
+    return Lab(f"lab-{CHECKOUT}", NODES, HERE, Image(), {wheelhouse.resolve(): WHEELHOUSE}, volumes=[HOMES], say=say)

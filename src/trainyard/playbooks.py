@@ -103,7 +103,8 @@ def show(report: Mapping[str, Any]) -> None:
     """Print the result in a sentence, the table node x framework, what changed where that was asked for, and what failed."""
     console.print(Text(_report.summary(report), style="bold green" if report["passed"] else "bold red"))
     checked = report.get("check_mode", False)
-    proofs = [(node["name"], proof) for node in report["nodes"] for proof in node["environments"]]
+    proofs = [(_report.where(node, proof), proof) for node in report["nodes"] for proof in node["environments"]]
+    proofs.sort(key=lambda found: len(found[1].get("nodes") or []))  # those on several nodes come last
     proofs = [(name, proof) for name, proof in proofs if not (checked and proof["passed"] is None)]  # check mode runs none
     if proofs:
         table = Table(title="What trains", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)

@@ -41,14 +41,57 @@ def test_up_ends_with_every_framework_trained_on_every_node(up: subprocess.Compl
     report = json.loads((STATE / "report.json").read_text())
     assert report["passed"]
     for node in report["nodes"]:
-        accuracy = {proof["environment"]: proof["accuracy"] for proof in node["environments"]}
+        accuracy = {proof["environment"]: proof["accuracy"] for proof in node["environments"] if not proof.get("nodes")}
         assert sorted(accuracy) == sorted(FRAMEWORKS)
         assert min(accuracy.values()) >= 0.95
     assert sorted(node["name"] for node in report["nodes"]) == NODES
-    assert len(re.findall(r"trains", up.stdout)) >= 15
+    assert len(re.findall(r"\d +trains *$", up.stdout, re.MULTILINE)) == 16, up.stdout
     assert "ssh -L 8888:127.0.0.1:8888 -F .trainyard/lab/ssh_config head" in up.stdout
     fingerprint = nodes.execute("head", ["cat", "/etc/trainyard/jupyter/fingerprint"]).strip()
     assert f"SHA-256 fingerprint of its certificate: {fingerprint}" in up.stdout
+
+
+def test_up_ends_with_a_training_on_two_nodes_together(up: subprocess.CompletedProcess[str], nodes: Lab) -> None:
+    report = json.loads((STATE / "report.json").read_text())
+    (proof,) = [proof for node in report["nodes"] for proof in node["environments"] if proof.get("nodes")]
+    assert proof["nodes"] == ["node1", "node2"]
+    assert (proof["framework"], proof["passed"]) == ("PyTorch", True)
+    assert proof["accuracy"] >= 0.95
+    assert re.search(r"^ *node1 \+ node2 +pytorch .* trains *$", up.stdout, re.MULTILINE), up.stdout
+    assert "<strong>node1 + node2</strong> together" in (STATE / "report.html").read_text()
+
+
+def test_homes_are_the_same_on_all_nodes(nodes: Lab) -> None:
+    nodes.execute("head", ["runuser", "-u", "alice", "--", "sh", "-c", "umask 077; echo from the head >~/shared.txt"])
+    try:
+        for node in NODES:
+            assert nodes.execute(node, ["runuser", "-u", "alice", "--", "cat", "/home/alice/shared.txt"]) == "from the head\n"
+        assert nodes.execute("node1", ["stat", "-c", "%a %U", "/home/alice", "/home/alice/.ssh"]) == "750 alice\n700 alice\n"
+    finally:
+        nodes.execute("node2", ["rm", "/home/alice/shared.txt"])
+
+
+def test_the_readmes_lines_on_many_nodes_work_as_they_are(nodes: Lab) -> None:
+    lines = {name: commands((REPOSITORY / name).read_text(), "cluster_train ") for name in ("README.md", "README.zh-CN.md")}
+    assert lines["README.md"] == lines["README.zh-CN.md"]
+    assert sum("cluster_train --" in line for line in lines["README.md"]) == 2
+    nodes.execute("head", ["runuser", "-u", "alice", "--", "mkdir", "/home/alice/readme"])
+    try:
+        for line in lines["README.md"]:
+            ssh = ["ssh", "-F", str(nodes.ssh_config), "-o", "BatchMode=yes", "alice@head", f"cd readme && {line}"]
+            done = subprocess.run(ssh, capture_output=True, text=True, check=False, timeout=300, stdin=subprocess.DEVNULL)
+            assert done.returncode == 0, f"{line}:\n{done.stdout}\n{done.stderr}"
+            if "cluster_train" in line:
+                (result,) = [json.loads(found) for found in re.findall(r'\{.*"accuracy".*\}', done.stdout)]
+                assert len(result["hosts"]) == 2, done.stdout
+    finally:
+        nodes.execute("head", ["rm", "-r", "/home/alice/readme"])
+
+
+def commands(text: str, word: str) -> list[str]:
+    """Return the commands of the block of a README that has a word in it, without the remarks behind them."""
+    block = next(block for block in re.findall(r"(?:^ {4}.*\n)+", text, re.MULTILINE) if word in block)
+    return [re.split(r"\s+#\s", line)[0].strip() for line in block.splitlines()]
 
 
 def test_a_second_run_changes_nothing(nodes: Lab) -> None:
@@ -74,9 +117,9 @@ def test_check_mode_reports_no_change_and_no_error(nodes: Lab) -> None:
 
 
 def test_the_plain_linear_strategy_works_as_well(nodes: Lab) -> None:
-    plain = site("--limit", "node1", environment={"ANSIBLE_STRATEGY": "linear"})
+    plain = site("--limit", "node1,head", environment={"ANSIBLE_STRATEGY": "linear"})
     assert plain.status == 0
-    assert plain.changed == {"node1": 0}
+    assert plain.changed == {"head": 0, "node1": 0}
 
 
 def test_a_tag_runs_all_tasks_of_its_role_and_none_of_the_others(nodes: Lab) -> None:
@@ -161,7 +204,7 @@ def test_both_services_answer_on_the_network_with_a_certificate_of_ones_own(node
         )
     }
     try:
-        opened = site("--limit", "node2", "--tags", "jupyter,tensorboard", "-e", json.dumps(wishes))
+        opened = site("--limit", "node2,head", "--tags", "jupyter,tensorboard,node_firewall", "-e", json.dumps(wishes))
         assert opened.status == 0, opened.failures()
         trusts = ssl.create_default_context(cafile=str(tmp_path / "own.pem"))
         for port, path, status in ((8888, "/login", 200), (6006, "/", 401)):
@@ -178,7 +221,7 @@ def test_both_services_answer_on_the_network_with_a_certificate_of_ones_own(node
                     time.sleep(0.5)
             assert f" {status} " in answer.splitlines()[0], answer
     finally:
-        assert site("--limit", "node2").status == 0
+        assert site("--limit", "node2,head").status == 0
     listening = nodes.execute("node2", ["ss", "-Hltn"])
     assert "127.0.0.1:8888" in listening
     assert "0.0.0.0:8888" not in listening, "and only the node itself is let in again"
@@ -187,11 +230,11 @@ def test_both_services_answer_on_the_network_with_a_certificate_of_ones_own(node
 def test_apply_says_what_a_stray_pip_install_would_cost_and_repairs_it(nodes: Lab) -> None:
     jax = "/opt/trainyard/envs/jax/bin/python"
     nodes.execute("node1", ["/opt/trainyard/envs/.uv/bin/uv", "pip", "uninstall", "--python", jax, "scipy"])
-    checked = trainyard("apply", "-i", "inventory/lab", "--limit", "node1", "--check")
+    checked = trainyard("apply", "-i", "inventory/lab", "--limit", "node1,head", "--check")
     assert checked.returncode == 0, checked.stdout
     assert re.search(r"^node1\s+no error, 1 would change$", checked.stdout, re.MULTILINE), checked.stdout
     assert "  framework_env: Have the environments exactly as locked" in checked.stdout
-    done = trainyard("apply", "-i", "inventory/lab", "--limit", "node1")
+    done = trainyard("apply", "-i", "inventory/lab", "--limit", "node1,head")
     assert done.returncode == 0, done.stdout
     assert "import scipy" not in nodes.execute(
         "node1", ["/opt/trainyard/envs/jax/bin/python", "-c", "import scipy; print(scipy.__version__)"]
@@ -234,4 +277,4 @@ def test_services_come_back_after_a_reboot(nodes: Lab) -> None:
         while nodes.execute("node2", ["systemctl", "is-active", unit], check=False).strip() != "active":
             assert time.monotonic() < deadline, unit
             time.sleep(0.5)
-    assert site("--limit", "node2").changed == {"node2": 0}
+    assert site("--limit", "node2,head").changed == {"head": 0, "node2": 0}

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from trainyard.containers import LABEL, Image, Lab, connect
+from trainyard.errors import TrainyardError
 from trainyard.paths import CHECKOUT, REPOSITORY
 
 pytestmark = pytest.mark.nodes
@@ -20,7 +21,7 @@ BOOT = f"""
 import sys
 from pathlib import Path
 from trainyard.containers import Lab
-Lab({NAME!r}, ["head", "node1"], Path(sys.argv[1])).up()
+Lab({NAME!r}, ["head", "node1"], Path(sys.argv[1]), volumes=["/home"]).up()
 """
 
 
@@ -34,7 +35,7 @@ def logs_in(lab: Lab, node: str) -> bool:
 def test_interrupted_anywhere_and_started_again_it_finishes_and_down_leaves_others_alone(tmp_path: Path) -> None:
     client = connect()
     tag = Image().ensure(client)
-    lab = Lab(NAME, ["head", "node1"], tmp_path / "state", say=lambda _text: None)
+    lab = Lab(NAME, ["head", "node1"], tmp_path / "state", volumes=["/home"], say=lambda _text: None)
     lab.down()
     stranger = client.containers.create(tag, name="trainyard-somebody-elses", labels={LABEL: "somebody-elses"})
     try:
@@ -51,10 +52,13 @@ def test_interrupted_anywhere_and_started_again_it_finishes_and_down_leaves_othe
         lab.up()
         assert logs_in(lab, "head")
         assert logs_in(lab, "node1")
-        volumes = {
-            mount["Name"] for mount in client.containers.get(f"trainyard-{NAME}-head").attrs["Mounts"] if mount["Destination"] == "/opt"
-        }
-        assert len(volumes) == 1
+        mounts = client.containers.get(f"trainyard-{NAME}-head").attrs["Mounts"]
+        volumes = {mount["Name"] for mount in mounts if mount["Destination"] in {"/opt", "/home"}}
+        assert len(volumes) == 2
+        lab.execute("head", ["sh", "-c", "echo of the head >/home/admin/seen"])
+        assert lab.execute("node1", ["cat", "/home/admin/seen"]) == "of the head\n"
+        with pytest.raises(TrainyardError, match=r"lacks the shared /srv/more\. Make the lab again: \./trainyard down, then"):
+            Lab(NAME, ["head"], lab.state, volumes=["/srv/more"], say=lambda _text: None).up()
         assert lab.key.stat().st_mode & 0o077 == 0
         before = client.containers.get(f"trainyard-{NAME}-head").id
         lab.up()

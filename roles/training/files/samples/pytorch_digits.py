@@ -81,6 +81,7 @@ with torch.no_grad():
 if rank == 0:
     result = {
         "framework": "PyTorch",
+        "version": torch.__version__,
         "accuracy": round(accuracy, 4),
         "hosts": sorted(set(hosts)),
         "trainers": size,

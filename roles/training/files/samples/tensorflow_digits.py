@@ -54,6 +54,7 @@ def verdict(parts, hosts, trainers):
     right = tf.argmax(guess([part.read_value() for part in parts], test_x), axis=1) == test_y
     result = {
         "framework": "TensorFlow",
+        "version": tf.__version__,
         "accuracy": round(float(tf.reduce_mean(tf.cast(right, tf.float32))), 4),
         "hosts": sorted(hosts),
         "trainers": trainers,

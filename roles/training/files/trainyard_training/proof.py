@@ -14,14 +14,15 @@ import json
 import os
 import secrets
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from . import batch, cluster, job, launchers, submit
+from .known import environments
 from .meeting import CHUNK, Host, LostError, Meeting
 from .network import route_to
-from .node import environments
 from .options import FRAMEWORKS
 from .text import printable
 
@@ -34,8 +35,11 @@ MOST_SAID = 1 << 16
 """Bytes that are shown of what the nodes print."""
 
 
-def main(run: Path, settings: dict[str, str]) -> int:
+def main(run: Path, settings: dict[str, str], as_json: bool = False) -> int:
     """Prove the nodes of the allocation that this runs in; return 0 when they are proven.
+
+    With ``as_json`` the last line that a proof without an error prints is its result, in JSON: the ``environment``, none where the nodes
+    have none in common, and what it proved.
 
     Raises:
         RefusedError: this runs in no allocation.
@@ -52,8 +56,10 @@ def main(run: Path, settings: dict[str, str]) -> int:
     framework = next((name for name in FRAMEWORKS if name in common), None)
     if not framework:
         print(f"{' and '.join(names)} have no framework in common ({', '.join(FRAMEWORKS)}): they have met, and trained nothing.")
+        if as_json:
+            print(json.dumps({"environment": "", "nodes": []}))
         return 0
-    return train(framework, here.nodes, sorted(names), run, settings)
+    return train(framework, here.nodes, sorted(names), run, settings, as_json)
 
 
 def _environments(told: Mapping[str, Any]) -> set[str]:
@@ -88,10 +94,10 @@ async def _said(agents: asyncio.subprocess.Process) -> str:
     return kept.decode(errors="replace")
 
 
-def train(framework: str, nodes: int, names: Sequence[str], run: Path, settings: dict[str, str]) -> int:
+def train(framework: str, nodes: int, names: Sequence[str], run: Path, settings: dict[str, str], as_json: bool = False) -> int:
     """Train a framework's sample on all nodes, and return 0 when it is good enough and all took part."""
     words = ["--here", f"--framework={framework}", f"--config={framework}_digits.py", f"--workspace={settings['samples']}"]
-    before = Path.cwd()
+    before, began = Path.cwd(), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="trainyard-proof-") as scratch:
         os.chdir(scratch)
         try:
@@ -107,6 +113,9 @@ def train(framework: str, nodes: int, names: Sequence[str], run: Path, settings:
         print(f"{framework} ended well, but not as it should: {wanted}, and it says {printable(str(said))}")
         return 1
     print(printable(f"{said.get('framework')} trained on {' and '.join(names)} ({said.get('device')}) to {said['accuracy']}."))
+    if as_json:
+        told = {key: said.get(key, "") for key in ("framework", "version", "device", "accuracy")}
+        print(json.dumps({"environment": framework, "nodes": names, "seconds": round(time.monotonic() - began, 1), **told}))
     return 0
 
 

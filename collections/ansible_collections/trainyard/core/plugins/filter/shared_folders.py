@@ -10,10 +10,11 @@ short_description: Which of the shared folders a node serves and which it mounts
 version_added: 0.1.0
 description:
   - A folder with a source is mounted on every node; one without is served by one node and mounted by the others.
+  - A folder with C(external) is shared by other means, and left alone; the serving node sets up what is in it, such as users' homes.
 author: Trainyard contributors (@trainyard)
 options:
   _input:
-    description: Folders, each with C(path), and perhaps C(source), C(owner), C(group), C(mode) and C(options).
+    description: Folders, each with C(path), and perhaps C(source), C(external), C(owner), C(group), C(mode) and C(options).
     type: list
     elements: dict
     required: true
@@ -33,7 +34,9 @@ folders: "{{ shared_storage_folders | trainyard.core.shared_folders(serves=false
 
 RETURN = r"""
 _value:
-  description: C(served), as they came in, and C(mounted), each with C(path), C(source) and C(options).
+  description:
+    - C(served), as they came in; C(mounted), each with C(path), C(source) and C(options); and C(external), each with C(path), on every
+      node but the serving one.
   type: dict
 """
 

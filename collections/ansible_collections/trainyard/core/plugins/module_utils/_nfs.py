@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import pathlib
 import re
 import stat
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,6 +22,8 @@ EXPORTS = "/etc/exports.d/trainyard.exports"
 SERVER = "/etc/nfs.conf.d/trainyard.conf"
 QUIET = "/etc/systemd/system/rpcbind.socket.d/trainyard.conf"
 NFS = ("nfs", "nfs4")
+OWN_DISK = "/"
+"""The type of a folder below which nothing is mounted, nor above it."""
 MOUNT_SECONDS = 30
 """How long somebody waits who reaches for a folder whose server does not answer."""
 
@@ -107,16 +110,20 @@ def unsafe(path: str) -> str:
 def here(folders: Sequence[Mapping[str, Any]], serves: bool, address: str) -> dict[str, list[dict[str, Any]]]:
     """Return the folders that a node has to do with: those that are ``served``, and those that are ``mounted``, with their source.
 
+    Folders that are shared by other means are ``external`` on every node but the server, which alone sets up what is in them.
+
     Args:
         folders: the role's variable.
         serves: whether the node is the server of those without a source.
         address: that server's.
     """
     server = f"[{address}]" if ":" in address else address
-    found: dict[str, list[dict[str, Any]]] = {"served": [], "mounted": []}
+    found: dict[str, list[dict[str, Any]]] = {"served": [], "mounted": [], "external": []}
     for folder in folders:
         path, source = str(folder["path"]), folder.get("source")
-        if serves and not source:
+        if folder.get("external"):
+            found["external"] += [] if serves else [{"path": path}]
+        elif serves and not source:
             found["served"].append(dict(folder))
         else:
             found["mounted"].append({"path": path, "source": source or f"{server}:{path}", "options": folder.get("options") or []})
@@ -182,6 +189,11 @@ def mounts(text: str) -> dict[str, Mount]:
     return found
 
 
+def above(path: str) -> list[str]:
+    """Return the folders in which a folder is, the nearest first."""
+    return [str(folder) for folder in pathlib.PurePosixPath(path).parents]
+
+
 def holders(path: str, proc: str = "/proc") -> list[str]:
     """Return the processes with an open file, a working directory or a program below a path, as ``name (number)``; never looks into it."""
     found = []
@@ -234,19 +246,24 @@ def problems(wishes: Mapping[str, Any], nodes: Mapping[str, Mapping[str, Any]], 
                 found.append(f"shared_storage_folders: of {other} and {path} one lies in the other. Share the upper one alone.")
     if found:
         return found
-    own = [str(folder["path"]) for folder in folders if not folder.get("source")]
-    if own:
+    external = [str(folder["path"]) for folder in folders if folder.get("external")]
+    own = [str(folder["path"]) for folder in folders if not folder.get("source") and not folder.get("external")]
+    for path in external:
+        found += _external_problems(path, host, look["folders"].get(path, {}))
+    if external and wishes["server"] not in nodes:
+        found += _server_problems(wishes["server"], nodes, host, look)
+    elif own:
         found += [str(nodes[host]["refused"])] if nodes.get(host, {}).get("refused") else []
         found += _server_problems(wishes["server"], nodes, host, look)
     found += base.number_problems("base_users", wishes["users"], "shared files carry their owner's number")
     found += base.number_problems("base_groups", wishes["groups"], "shared files carry their group's number")
     plan = here(folders, wishes["server"] == host, "")
     mounted = [folder["path"] for folder in plan["mounted"]]
-    if look["container"]:
+    if look["container"] and len(external) < len(paths):
         return [
             *found,
             f"shared_storage_folders: {host} is a container ({look['container']}), and NFS is for its host's kernel to do. Mount the "
-            f"folder on the host, hand it to the container, and say shared_storage_folders: [] at {host} in the inventory.",
+            "folder on the host, hand it to the container, and set external: true for the folder.",
         ]
     needed = (["nfsd"] if plan["served"] else []) + (["nfs"] if mounted else [])
     for what in needed:
@@ -256,7 +273,7 @@ def problems(wishes: Mapping[str, Any], nodes: Mapping[str, Mapping[str, Any]], 
                 f"{'server' if what == 'nfsd' else 'client'} (module {what}). Boot a kernel of the distribution's, the newest that is "
                 "installed, or install its further modules."
             )
-    for path in paths:
+    for path in (path for path in paths if path not in external):
         found += _place_problems(path, path in mounted, host, look["folders"].get(path, {}))
     return found
 
@@ -276,6 +293,10 @@ def _folder_problems(folder: Mapping[str, Any]) -> list[str]:
         foreign = [key for key in ("owner", "group", "mode") if folder.get(key) is not None]
         if foreign:
             found.append(f"{where}: {foreign[0]} is for the server of {folder['source']} to decide. Leave it away beside source.")
+    if folder.get("external"):
+        foreign = [key for key in ("source", "owner", "group", "mode", "options") if folder.get(key) is not None]
+        if foreign:
+            found.append(f"{where}: remove {foreign[0]}. With external: true something else mounts the folder and decides about it.")
     mode = folder.get("mode")
     if mode is not None and not (isinstance(mode, str) and re.match(r"[0-7]{3,4}\Z", mode)):
         found.append(f'{where}: the mode {mode!r} cannot be read. Put it in quotes, in octal, such as "2775".')
@@ -317,6 +338,20 @@ def _server_problems(server: str, nodes: Mapping[str, Mapping[str, Any]], host: 
 def _is_one_machines(address: str) -> bool:
     parsed = ipaddress.ip_address(address)
     return not (parsed.is_loopback or parsed.is_unspecified or parsed.is_multicast)
+
+
+def _external_problems(path: str, host: str, place: Mapping[str, Any]) -> list[str]:
+    where, kind = f"shared_storage_folders: {path} on {host}", place.get("kind")
+    if kind in ("absent", "file"):
+        return [f"{where} is not a folder. Mount it there: external: true is for a folder that all nodes share already."]
+    if kind == "link":
+        return [f"{where} is a link, or lies below one ({place['holds']}). Name the folder that it leads to."]
+    if kind in ("empty", "full") and place["type"] == OWN_DISK:
+        return [
+            f"{where} is on the node's own disk, so that other nodes do not see what is in it. Mount the shared folder there, or remove "
+            "external: true."
+        ]
+    return []
 
 
 def _place_problems(path: str, mounted: bool, host: str, place: Mapping[str, Any]) -> list[str]:

@@ -77,7 +77,7 @@ class Recorder:
         if gpus is not None:
             self.gpus[node] = gpus
         for proof in proofs_of(result):
-            self.proofs.setdefault(node, {})[proof["environment"]] = proof
+            self.proofs.setdefault(node, {})[proof["environment"] + (" together" if "nodes" in proof else "")] = proof
         service = service_of(result)
         if service:
             self.services.setdefault(node, {})[service["name"]] = service
@@ -198,12 +198,15 @@ _PROOF: dict[str, tuple[type, ...]] = {
 
 
 def proofs_of(result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the proofs of training that a task's result holds."""
+    """Return the proofs of training that a task's result holds; ``nodes`` names those that trained together, where it was not one alone."""
     found = result.get("proofs")
     if not isinstance(found, list):
         return []
     return [
-        {key: _clean(proof[key]) if isinstance(proof[key], str) else proof[key] for key in _PROOF}
+        {
+            **{key: _clean(proof[key]) if isinstance(proof[key], str) else proof[key] for key in _PROOF},
+            **({"nodes": list(map(_clean, proof["nodes"]))} if isinstance(proof.get("nodes"), list) else {}),
+        }
         for proof in found
         if isinstance(proof, Mapping)
         and all(isinstance(proof.get(key), types) for key, types in _PROOF.items())
@@ -416,6 +419,11 @@ def summary(report: Mapping[str, Any]) -> str:
     first = f"{well} of {count(len(nodes), 'node')} {'without an error' if report['check_mode'] else 'converged'}"
     second = f", {passed} of {count(len(proofs), 'proof')} {'on record' if report['check_mode'] else 'passed'}" if proofs else ""
     return f"{'' if report['complete'] else 'Stopped early: '}{first}{second}."
+
+
+def where(node: Mapping[str, Any], proof: Mapping[str, Any]) -> str:
+    """Return where a proof trained: on its node, or on several together."""
+    return " + ".join(proof.get("nodes") or []) or str(node["name"])
 
 
 def all_proofs(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -217,12 +217,12 @@ def _card(node: str, where: str, message: str, advice: str) -> str:
 
 
 def _matrix(report: Mapping[str, Any]) -> str:
-    columns = list(dict.fromkeys(proof["environment"] for proof in _report.all_proofs(report)))
+    columns = list(dict.fromkeys(proof["environment"] for proof in _report.all_proofs(report) if not proof.get("nodes")))
     if not columns:
         return ""
     rows, brief = [], len(report["nodes"]) > _MANY_NODES
     for node in _by_urgency(report):
-        by_name = {proof["environment"]: proof for proof in node["environments"]}
+        by_name = {proof["environment"]: proof for proof in node["environments"] if not proof.get("nodes")}
         cells = [_matrix_cell(column, by_name.get(column), brief) for column in columns]
         if not by_name:
             cells = [f'<td role="cell" colspan="{len(columns)}"><span class="soft">no proof was run here</span></td>']
@@ -230,8 +230,20 @@ def _matrix(report: Mapping[str, Any]) -> str:
     return (
         '<section class="overview" aria-labelledby="trains">\n<h2 id="trains">What trains</h2>\n'
         '<div class="sheet scroll" tabindex="0" role="region" aria-labelledby="trains">\n'
-        f"{_table('matrix', ['Node', *columns], rows)}</div>\n</section>"
+        f"{_table('matrix', ['Node', *columns], rows)}</div>\n{_together(report)}</section>"
     )
+
+
+def _together(report: Mapping[str, Any]) -> str:
+    """Return a line for each proof of nodes that trained together."""
+    lines = []
+    for node in report["nodes"]:
+        for proof in (proof for proof in node["environments"] if proof.get("nodes")):
+            state, word = _proof_state(proof)
+            about = [f"{proof['framework']} {proof['version']}", _device(proof), _seconds(proof["seconds"])]
+            where = f"<strong>{_e(_report.where(node, proof))}</strong> together"
+            lines.append(f"<p>{where} {_mark(state, word)} {_e(' · '.join(filter(None, map(str.strip, about))))}</p>\n")
+    return "".join(lines)
 
 
 def _matrix_cell(column: str, proof: Mapping[str, Any] | None, brief: bool) -> str:
@@ -355,7 +367,8 @@ def _proof_row(proof: Mapping[str, Any]) -> str:
         ("Seconds", _e("" if proof["seconds"] is None else f"{proof['seconds']:.1f}") or "-", "number"),
         ("Proof", proven, ""),
     ]
-    row = f'<th scope="row" role="rowheader">{_e(proof["environment"])}</th>' + "".join(
+    together = f'<span class="small">{_e(" + ".join(proof["nodes"]))} together</span>' if proof.get("nodes") else ""
+    row = f'<th scope="row" role="rowheader">{_e(proof["environment"])}{together}</th>' + "".join(
         f'<td role="cell" data-label="{label}"{_class(kind)}><div>{inside}</div></td>' for label, inside, kind in cells
     )
     return f'<tr role="row">{row}</tr>'

@@ -47,7 +47,8 @@ kernel:
 folders:
   description:
     - For each folder its C(kind), which is V(absent), V(empty), V(full), V(file), V(link), V(ours) where the role mounted it, or V(mount)
-      where somebody else did; C(holds), in words; and C(type), the type of what is mounted.
+      where somebody else did; C(holds), in words; and C(type), the type of what is mounted, V(/) for a folder of
+      the node's own disk.
   returned: always
   type: dict
 foreign_server:
@@ -114,7 +115,9 @@ def place(path: str, mounts: dict[str, nfs.Mount]) -> dict[str, str]:
         return {"kind": "file", "holds": "", "type": ""}
     names = sorted(os.listdir(path))
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return {"kind": "full" if names else "empty", "holds": ", ".join(names[:3]) + more, "type": ""}
+    below = next(above for above in nfs.above(path) if above in mounts or above == nfs.OWN_DISK)
+    kind = below if below == nfs.OWN_DISK else mounts[below].kind
+    return {"kind": "full" if names else "empty", "holds": ", ".join(names[:3]) + more, "type": kind}
 
 
 def main() -> None:

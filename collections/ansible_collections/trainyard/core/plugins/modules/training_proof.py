@@ -152,6 +152,9 @@ proofs:
     cached:
       description: Whether this is an earlier proof that still holds.
       type: bool
+    fingerprint:
+      description: A digest of all that the proof depends on.
+      type: str
 """
 
 import glob
@@ -221,9 +224,10 @@ def main() -> None:
 
     scripts = module.params["scripts"]
     told = {"changed": False} if scripts is None else put_scripts(module, demand.proofs, scripts)
-    results, wanted = {}, {}
+    results, wanted, digests = {}, {}, {}
     for environment in environments:
         digest = "" if module.check_mode and told["changed"] else training.fingerprint(environment, demand)  # new scripts, new proofs
+        digests[environment.name] = digest
         earlier = (
             None
             if module.params["rerun"] and not module.check_mode
@@ -248,7 +252,7 @@ def main() -> None:
         ):
             results[environment.name] = result
             runner.write(state_file(module, environment), training.remember(result, wanted[environment]))
-    proofs = [results[environment.name] for environment in environments]
+    proofs = [{**results[environment.name], "fingerprint": digests[environment.name]} for environment in environments]
     message = training.failure_message(proofs)
     if message:
         module.fail_json(msg=message, proofs=proofs, **told)

@@ -62,9 +62,15 @@ def test_what_is_served_and_what_is_mounted() -> None:
         {"path": "/home", "source": "nas.example:/x"},
     ]
     nas = {"path": "/home", "source": "nas.example:/x", "options": []}
-    assert nfs.here(folders, True, "192.0.2.1") == {"served": [folders[0]], "mounted": [nas]}
+    assert nfs.here(folders, True, "192.0.2.1") == {"served": [folders[0]], "mounted": [nas], "external": []}
     mine = {"path": "/srv/shared", "source": "[2001:db8::1]:/srv/shared", "options": ["noatime"]}
-    assert nfs.here(folders, False, "2001:db8::1") == {"served": [], "mounted": [mine, nas]}
+    assert nfs.here(folders, False, "2001:db8::1") == {"served": [], "mounted": [mine, nas], "external": []}
+
+
+def test_what_others_share_already_is_set_up_by_one_node() -> None:
+    homes = [{"path": "/home", "external": True}]
+    assert nfs.here(homes, True, "192.0.2.1") == {"served": [], "mounted": [], "external": []}
+    assert nfs.here(homes, False, "192.0.2.1") == {"served": [], "mounted": [], "external": [{"path": "/home"}]}
 
 
 def test_the_topmost_mount_counts() -> None:
@@ -251,3 +257,35 @@ def test_places_where_nothing_can_be_shared(host: str, place: dict[str, str], sa
 )
 def test_places_that_are_right(host: str, place: dict[str, str]) -> None:
     assert problems(host, seen=look(folders={"/srv/shared": {"holds": "", "type": "", **place}})) == []
+
+
+@pytest.mark.parametrize(
+    "place", [{"kind": "mount", "holds": "/dev/vdb1", "type": "ext4"}, {"kind": "full", "holds": "a", "type": "lustre"}]
+)
+def test_what_others_share_already_is_accepted_in_a_container_too(place: dict[str, str]) -> None:
+    seen = look(container="docker", kernel={"release": "6.1.0-1-tiny", "nfs": False, "nfsd": False}, folders={"/home": place})
+    assert problems("node1", {"path": "/home", "external": True}, seen=seen) == []
+
+
+@pytest.mark.parametrize(
+    "folder, place, said",
+    [
+        ({}, {"kind": "full", "holds": "ada", "type": "/"}, "/home on node1 is on the node's own disk, so that other nodes do not see"),
+        ({}, {"kind": "absent", "holds": "", "type": ""}, "/home on node1 is not a folder. Mount it there"),
+        ({}, {"kind": "link", "holds": "/home -> /data", "type": ""}, "Name the folder that it leads to."),
+        ({"mode": "0755"}, {"kind": "mount", "holds": "nas:/x", "type": "nfs4"}, "/home: remove mode. With external: true something else"),
+    ],
+)
+def test_what_is_not_shared_by_others_is_refused(folder: dict[str, Any], place: dict[str, str], said: str) -> None:
+    (problem,) = problems("node1", {"path": "/home", "external": True, **folder}, seen=look(folders={"/home": place}))
+    assert said in problem
+
+
+def test_the_node_that_sets_up_what_others_share_has_to_be_one_of_them() -> None:
+    seen = look(folders={"/home": {"kind": "mount", "holds": "nas:/x", "type": "nfs4"}})
+    (problem,) = problems("node1", {"path": "/home", "external": True}, server="haed", seen=seen)
+    assert "shared_storage_server is 'haed'" in problem
+
+
+def test_the_folders_above_a_folder() -> None:
+    assert nfs.above("/srv/data/a") == ["/srv/data", "/srv", "/"]

@@ -145,6 +145,16 @@ def test_only_known_keys_of_a_proof_are_kept() -> None:
     assert _report.proofs_of({"proofs": [{**PROOF, "token": "canary"}]}) == [PROOF]
 
 
+def test_a_proof_of_several_nodes_stands_beside_that_of_one_and_names_them() -> None:
+    recorder = _report.Recorder()
+    recorder.seen("head", {"proofs": [PROOF]})
+    recorder.seen("head", {"proofs": [{**PROOF, "nodes": ["node1", "node\x1b[31m2"]}]})
+    alone, together = recorder.proofs["head"].values()
+    assert "nodes" not in alone
+    assert _report.where({"name": "head"}, alone) == "head"
+    assert _report.where({"name": "head"}, together) == "node1 + node2"
+
+
 def test_a_failure_that_was_rescued_is_none() -> None:
     recorder = _report.Recorder()
     recorder.failed("head", "Try", "base", {"msg": "no"})

@@ -89,8 +89,8 @@ def test_every_text_of_a_report_is_escaped() -> None:
 
 
 def test_the_summary_comes_first() -> None:
-    assert "<h1>3 of 3 nodes converged, 15 of 15 proofs passed.</h1>" in rendered("passed")
-    assert "<title>Passed: 3 of 3 nodes converged, 15 of 15 proofs passed - mylab - Trainyard</title>" in rendered("passed")
+    assert "<h1>3 of 3 nodes converged, 16 of 16 proofs passed.</h1>" in rendered("passed")
+    assert "<title>Passed: 3 of 3 nodes converged, 16 of 16 proofs passed - mylab - Trainyard</title>" in rendered("passed")
     assert "<h1>1 of 4 nodes converged, 4 of 6 proofs passed.</h1>" in rendered("failed")
     assert "<h1>Stopped early: 0 of 2 nodes converged.</h1>" in rendered("stopped")
     assert "<h1>2 of 2 nodes without an error, 4 of 6 proofs on record.</h1>" in rendered("check")
@@ -147,6 +147,13 @@ def test_the_lab_its_gpus_and_links_to_its_services_are_named() -> None:
     older = _report.load(FIXTURES / "failed.json")
     assert "lab" not in older, "a report of an older version"
     assert '<span class="brand">Trainyard</span>' in _report_page.render_html(older)
+
+
+def test_nodes_that_trained_together_are_named_below_the_table() -> None:
+    text = rendered("passed")
+    assert "<strong>node1 + node2</strong> together" in text
+    assert text.index('id="trains"') < text.index("<strong>node1 + node2</strong> together") < text.index('id="nodes"')
+    assert '<span class="small">node1 + node2 together</span>' in text[text.index('id="nodes"') :]
 
 
 def test_nodes_that_need_somebody_come_first_and_are_open() -> None:
