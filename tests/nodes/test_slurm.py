@@ -7,83 +7,16 @@ inventory says that a node has one, which it then lacks.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import yaml
 
-from tests.support import Play, ansible_playbook
+from tests.nodes.slurm_cluster import QUEUES, Cluster, ended, running, submit
 from trainyard.containers import Lab
-from trainyard.paths import CHECKOUT, REPOSITORY
+from trainyard.paths import CHECKOUT
 
 pytestmark = pytest.mark.nodes
-
-QUEUES = [
-    {"name": "main", "max_time": "1:00:00", "default_time": "30"},
-    {"name": "quick", "max_time": "1", "priority": "high"},
-    {"name": "whole", "exclusive": True, "nodes": ["node1"]},
-]
-STARTED = "systemctl show -P ExecMainStartTimestampMonotonic"
-
-
-class Cluster:
-    """The nodes, the inventory that describes them, and the playbook that makes a cluster of them."""
-
-    def __init__(self, lab: Lab, folder: Path) -> None:
-        self.lab, self.folder = lab, folder
-
-    def shell(self, node: str, script: str, *, check: bool = True) -> str:
-        """Run a script as root in a node, beside SSH."""
-        return self.lab.execute(node, ["bash", "-ec", script], check=check).strip()
-
-    def ada(self, script: str) -> str:
-        """Run a script on the head as an ordinary user."""
-        return self.lab.execute("head", ["runuser", "-u", "ada", "--", "bash", "-ec", f"cd /tmp; {script}"]).strip()
-
-    def until(self, script: str, wanted: str, seconds: float = 60) -> None:
-        """Wait until a script on the head prints something."""
-        end = time.monotonic() + seconds
-        while (said := self.shell("head", script, check=False)) != wanted:
-            assert time.monotonic() < end, f"{script}: {said}"
-            time.sleep(0.3)
-
-    def run(
-        self,
-        *words: str,
-        computes: tuple[str, ...] = ("node1",),
-        submits: tuple[str, ...] = (),
-        hosts: Mapping[str, Any] | None = None,
-        **variables: Any,
-    ) -> Play:
-        """Run the playbook of clusters as it is."""
-        every = {
-            "ansible_user": "admin",
-            "ansible_ssh_common_args": f"-F {self.lab.ssh_config}",
-            "base_users": [{"name": "ada", "uid": 2000}],
-            "slurm_partitions": QUEUES,
-            **variables,
-        }
-        groups = {
-            "slurm_controller": {"hosts": {"head": {"names_and_time_serves_to": [self.lab.address("head").rpartition(".")[0] + ".0/24"]}}},
-            "slurm_compute": {
-                "hosts": {node: {"names_and_time_servers": ["head"], **((hosts or {}).get(node) or {})} for node in computes}
-            },
-            "slurm_submit": {"hosts": {node: {} for node in submits}},
-        }
-        for name in self.lab.nodes:
-            for group in groups.values():
-                if name in group["hosts"]:
-                    group["hosts"][name]["names_and_time_address"] = self.lab.address(name)
-        inventory = self.folder / "hosts.yml"
-        inventory.write_text(yaml.safe_dump({"all": {"vars": every, "children": {"cluster": {"children": groups}}}}))
-        return ansible_playbook(REPOSITORY / "playbooks" / "cluster.yml", inventory, words)
-
-    def started(self) -> dict[str, str]:
-        """Return when every daemon of Slurm and munge was started."""
-        daemons = {"head": ["munge", "slurmctld", "chrony"], "node1": ["munge", "slurmd", "chrony"]}
-        return {f"{node} {name}": self.shell(node, f"{STARTED} {name}") for node, names in daemons.items() for name in names}
 
 
 @pytest.fixture(scope="module")
@@ -110,25 +43,6 @@ def idle(cluster: Cluster) -> Iterator[None]:
     cluster.shell("head", "scancel --user=ada; scontrol update NodeName=ALL State=RESUME", check=False)
     cluster.until("squeue -h -o %i", "")
     cluster.until("sinfo -h -p main -o %t", "idle")
-
-
-def submit(cluster: Cluster, words: str, script: str) -> str:
-    return cluster.ada(f"sbatch --parsable --output=/dev/null {words} --wrap '{script}'")
-
-
-def running(cluster: Cluster, job: str) -> None:
-    cluster.until(f"squeue -h -j {job} -o %T", "RUNNING")
-
-
-def ended(cluster: Cluster, job: str, seconds: float = 60) -> dict[str, str]:
-    """Wait until a job has ended and its node is clean, and return what the controller says of it."""
-    end = time.monotonic() + seconds
-    while True:
-        said = dict(word.partition("=")[::2] for word in cluster.shell("head", f"scontrol --oneliner show job {job}").split())
-        if said.get("JobState", "PENDING") not in {"PENDING", "RUNNING", "COMPLETING"}:
-            return said
-        assert time.monotonic() < end, said
-        time.sleep(0.3)
 
 
 def test_the_queues_are_as_wished(cluster: Cluster) -> None:
@@ -180,11 +94,61 @@ def test_names_lead_to_the_network_and_the_time_comes_from_the_head(cluster: Clu
     assert " -x " in cluster.shell("node1", "ps -o args= -C chronyd")
 
 
+OWN_NAME = "python3 -c 'import socket; print(socket.gethostbyname(socket.gethostname()))'; hostname --ip-address"
+
+
+def test_a_nodes_own_name_leads_to_its_address_alone(cluster: Cluster) -> None:
+    """Debian's installer gives it to 127.0.1.1 as well; that line goes, and a full name on it stays known."""
+    names, address = ("--tags", "names_and_time"), cluster.lab.address("node1")
+    cluster.shell("node1", "cp /etc/hosts /root/hosts; printf '127.0.1.1\\tnode1.example.org node1\\n' >> /etc/hosts")
+    try:
+        assert "127.0.1.1" in cluster.shell("node1", OWN_NAME), "the fault"
+        done = cluster.run(*names)
+        assert (done.status, done.changed) == (0, {"head": 0, "node1": 1}), done.failures()
+        assert cluster.shell("node1", OWN_NAME).splitlines() == [address, address]
+        assert cluster.shell("node1", "getent hosts node1").split()[0] == address
+        assert cluster.shell("node1", "getent hosts node1.example.org").split()[0] == address
+        assert cluster.run(*names).changed == {"head": 0, "node1": 0}
+        cluster.shell("node1", "cp /etc/nsswitch.conf /root/; sed -i 's/^hosts:.*/hosts: db/' /etc/nsswitch.conf")
+        failed = cluster.run(*names)
+        assert f"This node's own name node1 leads to no address and not to {address} alone" in failed.failures()
+        assert "/etc/nsswitch.conf" in failed.failures()
+    finally:
+        cluster.shell("node1", "cat /root/hosts > /etc/hosts; test ! -e /root/nsswitch.conf || mv /root/nsswitch.conf /etc/")
+
+
+def test_where_cloud_init_writes_the_hosts_file_it_is_told_not_to(cluster: Cluster) -> None:
+    """Images for clouds have manage_etc_hosts: true; what user data says counts more, and is reported."""
+    names, told = ("--tags", "names_and_time"), "/etc/cloud/cloud.cfg.d/99_trainyard_hosts.cfg"
+    cluster.shell("node1", "mkdir -p /etc/cloud/cloud.cfg.d; echo 'manage_etc_hosts: true' > /etc/cloud/cloud.cfg.d/01_image.cfg")
+    try:
+        done = cluster.run(*names)
+        assert (done.status, done.changed) == (0, {"head": 0, "node1": 1}), done.failures()
+        assert "manage_etc_hosts: false" in cluster.shell("node1", f"cat {told}")
+        assert "user data has manage_etc_hosts" not in done.text
+        cluster.shell(
+            "node1", "mkdir -p /var/lib/cloud/instance; echo 'manage_etc_hosts: localhost' > /var/lib/cloud/instance/user-data.txt"
+        )
+        again = cluster.run(*names)
+        assert again.changed == {"head": 0, "node1": 0}
+        assert "user data has manage_etc_hosts" in again.text
+    finally:
+        cluster.shell("node1", "rm -r /etc/cloud/cloud.cfg.d/01_image.cfg /var/lib/cloud")
+        cluster.run(*names)
+    cluster.shell("node1", f"! test -e {told}")
+
+
 def test_a_job_over_its_limit_is_ended(cluster: Cluster) -> None:
     job = submit(cluster, "-p quick", "sleep 600")
     running(cluster, job)
     cluster.shell("head", f"scontrol update JobId={job} TimeLimit=0:01")  # a minute is the shortest that a job can ask for itself
     assert ended(cluster, job, 120)["JobState"] == "TIMEOUT"
+
+
+def test_a_process_that_fails_ends_the_others_of_a_plain_srun(cluster: Cluster) -> None:
+    """KillOnBadExit: the second process would go on for ten minutes."""
+    job = submit(cluster, "-n2 --mem=10 -t 20", 'srun sh -c "[ \\$SLURM_PROCID = 1 ] || exit 3; exec sleep 600"')
+    assert ended(cluster, job)["JobState"] == "FAILED"
 
 
 def test_queues_have_limits_of_their_own(cluster: Cluster) -> None:
@@ -425,6 +389,8 @@ def test_what_cannot_be_is_refused_before_anything_changes(cluster: Cluster, sai
 
 
 def test_it_can_be_taken_off(cluster: Cluster) -> None:
+    cluster.shell("node1", "printf '127.0.1.1\\tnode1\\n' >> /etc/hosts")
+    assert cluster.run("--tags", "names_and_time").status == 0
     off = cluster.run("-e", "trainyard_state=absent")
     assert off.status == 0, off.failures()
     for node in ("head", "node1"):
@@ -432,6 +398,7 @@ def test_it_can_be_taken_off(cluster: Cluster) -> None:
             node, "! ls /etc/munge/munge.key /etc/slurm/slurm.conf /usr/sbin/slurmd /usr/sbin/slurmctld /usr/sbin/chronyd 2>/dev/null"
         )
         assert "Trainyard" not in cluster.shell(node, "cat /etc/hosts")
+    assert "127.0.1.1\tnode1" in cluster.shell("node1", "cat /etc/hosts").splitlines(), "somebody else's line is back"
     again = cluster.run("-e", "trainyard_state=absent")
     assert (again.status, again.changed) == (0, {"head": 0, "node1": 0})
 

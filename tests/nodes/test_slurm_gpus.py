@@ -49,9 +49,13 @@ class Node:
         """Run a script as root."""
         return self.lab.execute("head", ["bash", "-ec", script], check=check).strip()
 
+    def attempt(self, *words: str) -> Play:
+        """Make a cluster of it, or try to."""
+        return ansible_playbook(REPOSITORY / "playbooks" / "cluster.yml", self.inventory, ["--tags", "names_and_time,slurm", *words])
+
     def run(self) -> Play:
         """Make a cluster of it."""
-        done = ansible_playbook(REPOSITORY / "playbooks" / "cluster.yml", self.inventory, ["--tags", "names_and_time,slurm"])
+        done = self.attempt()
         assert done.status == 0, done.failures() or done.text[-3000:]
         return done
 
@@ -104,6 +108,21 @@ def test_each_job_has_a_gpu_of_its_own(node: Node) -> None:
     assert node.shell("sort /tmp/gpu-1 /tmp/gpu-2").split() == ["0", "1"]
     refused = node.shell("cd /tmp; sbatch --gpus=3 --wrap true 2>&1", check=False)
     assert "Requested node configuration is not available" in refused
+
+
+def test_a_job_keeps_its_gpu(node: Node) -> None:
+    """Other GPUs of a node are refused while a job there has one; a job without any does not stand against them."""
+    before, other = node.shell("sha256sum /etc/slurm/*.conf"), ("-e", '{"slurm_gpus": ["a100-sxm4-40gb"]}')
+    job = node.shell("cd /tmp; sbatch --parsable --output=/dev/null --gpus=1 -n1 --mem=10 --wrap 'sleep 300'")
+    node.shell(f"timeout 60 sh -c 'until squeue -h -j {job} -o %T | grep -q RUNNING; do sleep 0.5; done'")
+    refused = node.attempt(*other)
+    said = "the GPUs of head would change from gpu:a100-sxm4-40gb:2 to gpu:a100-sxm4-40gb:1, and the job"
+    assert f"slurm_gpus: {said} {job} (root, running)" in refused.failures()
+    assert node.shell("sha256sum /etc/slurm/*.conf") == before
+    node.shell(f"scancel {job}; cd /tmp; sbatch --output=/dev/null -n1 --mem=10 --wrap 'sleep 300'")
+    allowed = node.attempt("--check", *other)
+    assert allowed.status == 0, allowed.failures()
+    node.shell("scancel --user=root; timeout 60 sh -c 'while squeue -h | grep -q .; do sleep 0.5; done'")
 
 
 @pytest.mark.parametrize("left", [1, 0])

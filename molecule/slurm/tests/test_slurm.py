@@ -55,6 +55,26 @@ def test_the_key_is_munges_alone(host: Any) -> None:
     assert "STATUS:          Success" in host.check_output("sh -c 'munge -n | unmunge'").replace("STATUS:           ", "STATUS:          ")
 
 
+def test_a_job_that_asks_for_mail_is_refused_where_nothing_sends_it(host: Any) -> None:
+    assert not host.file("/usr/bin/mail").exists
+    refused = host.run("runuser -u admin -- sh -c 'cd /tmp && sbatch --mail-type=END --wrap=true'")
+    assert refused.rc != 0
+    assert "--mail-type: this cluster sends no mail." in refused.stderr
+    assert host.run("runuser -u admin -- sh -c 'cd /tmp && srun --mail-type=NONE true'").rc == 0
+
+
+def test_a_job_has_the_limits_of_its_node_and_not_of_the_shell(host: Any) -> None:
+    pid = host.check_output("systemctl show --property=MainPID --value slurmd")
+    daemon = host.check_output("prlimit --noheadings --output=SOFT --nofile --memlock --stack --pid %s", pid).split()
+    said = host.check_output(
+        "runuser -u admin -- prlimit --nofile=256 --memlock=4096 --stack=4194304 sh -c 'cd /tmp && srun prlimit "
+        "--noheadings --output=SOFT --nofile --memlock --stack'"
+    ).split()
+    assert said == daemon
+    assert not {"256", "4096", "4194304"} & set(said)
+    assert daemon[2] == str(8 << 20)
+
+
 @pytest.mark.parametrize("daemon", ["munge", "slurmctld", "slurmd"])
 def test_it_comes_back_after_a_reboot(host: Any, daemon: str) -> None:
     assert host.service(daemon).is_enabled

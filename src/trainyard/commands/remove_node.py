@@ -60,7 +60,10 @@ def run(arguments: argparse.Namespace) -> int:
     after = HostsFile(before).without_node(name)
     with draft(path, after) as tried:
         show_change(path, before, after)
-        if playbooks.run(CLUSTER, tried, words=["--check"], limit=lab.controller):  # a queue that names it, say
+        # A queue that names it, say, or a job that waits for it by name. The jobs that run there are waited for below.
+        if playbooks.run(
+            CLUSTER, tried, words=["--check"], limit=lab.controller, variables={"trainyard_leaving": [lab.known.get(name, name)]}
+        ):
             raise TrainyardError(f"The cluster cannot be without {name}; what stands against it stands above. Nothing was changed.")
         if name in lab.known:
             lab.drain(name, REASON)

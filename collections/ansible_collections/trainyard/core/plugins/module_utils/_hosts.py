@@ -15,6 +15,10 @@ from ansible_collections.trainyard.core.plugins.module_utils._host.reported impo
 FILE = "/etc/hosts"
 BEGIN = "# Trainyard's nodes: begin (written by Ansible; changes inside are lost)"
 END = "# Trainyard's nodes: end"
+TAKEN = "# Trainyard keeps this for its undo: "
+"""What stands before a line of somebody else's that named the node itself."""
+WITHOUT = "  # Trainyard: without this node's own name"
+"""What stands behind what is left of such a line."""
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?\Z")
 
 
@@ -30,21 +34,43 @@ def split(text: str) -> tuple[list[str], list[str]]:
     return lines[first + 1 : last], lines[:first] + lines[last + 1 :]
 
 
-def renewed(text: str, nodes: Mapping[str, Mapping[str, Any]]) -> tuple[str, list[str]]:
+def _of_own(line: str, node: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Return the lines that a line becomes without the names of the node itself, and those names.
+
+    A full name such as ``node1.example.org`` is the node's own on a loopback address, and beside its short name.
+    """
+    words = line.partition("#")[0].split()
+    if len(words) < 2 or not is_address(words[0]):
+        return [line], []
+    exact = {name.lower() for name in node["names"]}
+    short = str(node["host"]).lower()
+    own = [name for name in words[1:] if name.lower() in exact]
+    if own or ipaddress.ip_address(words[0]).is_loopback:
+        own = [name for name in words[1:] if name.lower() in exact or name.lower().partition(".")[0] == short]
+    if not own:
+        return [line], []
+    left = [name for name in words[1:] if name not in own]
+    return [TAKEN + line, *([" ".join([words[0], *left]) + WITHOUT] if left else [])], own
+
+
+def renewed(text: str, nodes: Mapping[str, Mapping[str, Any]], own: str = "") -> tuple[str, list[str]]:
     """Return the file's text with the block for these nodes, and the nodes whose address nobody knows.
 
-    The block stands first: of several addresses for a name programs take the first, and distributions give a machine's own name
-    to 127.0.1.1. Names are the inventory's; a node decides nothing but its own address.
+    Names are the inventory's; a node decides nothing but its own address. Its own names lead there alone: getaddrinfo takes all lines
+    together, and distributions give a machine's name to 127.0.1.1. Lines that named it are kept as comments, and come back with the block's
+    end; a full name of its own goes over to its line of the block.
 
     Args:
         text: the file as it is.
         nodes: name in the inventory -> what :func:`node` returns. One that this run has not seen keeps the address that an earlier one
             wrote. Without nodes the block goes.
+        own: the name in the inventory of the node whose file it is; empty to leave other lines as they are.
 
     Raises:
         ReportedError: a name or an address is none.
     """
     inside, others = split(text)
+    others = [line[len(TAKEN) :] if line.startswith(TAKEN) else line for line in others if not line.endswith(WITHOUT)]
     before: dict[str, str] = {}
     for words in map(str.split, inside):
         if len(words) > 1 and is_address(words[0]):
@@ -54,12 +80,32 @@ def renewed(text: str, nodes: Mapping[str, Mapping[str, Any]]) -> tuple[str, lis
         names = [reported.fqdn(name, each, f"name in {FILE}") for each in node["names"]]
         known = next((before[each] for each in (name, *names) if each in before), "")
         address = known if known and not (node["seen"] and node["address"]) else node["address"]
+        if address and names and name == own:
+            parted = [_of_own(line, node) for line in others]
+            others = [line for kept, _taken in parted for line in kept]
+            for each in (each for _kept, taken in parted for each in taken if reported.is_fqdn(each)):
+                names += [each] if each.lower() not in map(str.lower, names) else []
         if address and names:
             lines.append(" ".join([reported.address(name, address, f"address in {FILE}"), *names]))
         else:
             unknown.append(name)
     block = [BEGIN, *lines, END] if lines else []
     return "".join(f"{line}\n" for line in [*block, *others]), unknown
+
+
+def addresses(text: str) -> list[str]:
+    """Return the addresses in what ``getent ahosts NAME`` printed, one for each that a program finds, so that one may stand there twice."""
+    return [words[0] for words in map(str.split, text.splitlines()) if len(words) > 1 and words[1] == "STREAM"]
+
+
+def cloud_init_writes(texts: Sequence[str]) -> bool:
+    """Return whether cloud-init's configuration has it write /etc/hosts at each boot, which takes the block away and 127.0.1.1 back.
+
+    Args:
+        texts: its files, in the order in which they count.
+    """
+    found = [value for text in texts for value in re.findall(r"(?m)^manage_etc_hosts:[ \t]*['\"]?([A-Za-z]+)", text)]
+    return bool(found) and found[-1].lower() in {"true", "yes", "on", "template", "localhost"}
 
 
 def node(name: str, address: str, ansible_host: str, facts: Mapping[str, Any], host_name: str = "", domain: str = "") -> dict[str, Any]:

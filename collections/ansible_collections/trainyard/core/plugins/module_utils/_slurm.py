@@ -74,3 +74,9 @@ def parse_nodes(text: str) -> list[Node]:
             )
         )
     return found
+
+
+def parse_associations(text: str) -> tuple[set[str], set[str]]:
+    """Read ``sacctmgr --noheader --parsable2 show associations format=account,user``: the accounts, and the users."""
+    pairs = [line.partition("|") for line in text.splitlines() if "|" in line]
+    return {account for account, _bar, _user in pairs}, {user for _account, _bar, user in pairs if user}

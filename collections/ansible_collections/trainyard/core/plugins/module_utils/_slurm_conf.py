@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.trainyard.core.plugins.module_utils import _base as base
@@ -46,11 +46,30 @@ DEFAULTS: Values = {
     "Prolog": f"{PROGRAMS}/health",
     "Epilog": f"{PROGRAMS}/epilog",
     "MailProg": "/bin/true",
+    # A job has the limits of its node's daemon, and not those of the shell that it was submitted from.
+    "PropagateResourceLimits": "NONE",
+    # A process of a job step that fails ends the step: the others would wait for it until the time limit.
+    "KillOnBadExit": 1,
 }
 CONFINED: Values = {"ProctrackType": "proctrack/cgroup", "TaskPlugin": "task/affinity,task/cgroup"}
 UNCONFINED: Values = {"ProctrackType": "proctrack/linuxproc", "TaskPlugin": "task/none"}
 CGROUP = "ConstrainCores=yes\nConstrainRAMSpace=yes\nConstrainDevices=yes\n"
 HEADER = "# Written by Trainyard (role slurm).\n"
+NO_MAIL = """\
+-- Written by Trainyard (role slurm). Without a mail program --mail-type would be taken and nothing sent.
+function slurm_job_submit(job, _queues, _uid)
+   if job.mail_type and job.mail_type ~= 0 then
+      slurm.log_user("--mail-type: this cluster sends no mail. Submit without it. (For admins: slurm_mail_program)")
+      return slurm.ERROR
+   end
+   return slurm.SUCCESS
+end
+function slurm_job_modify(_job, _record, _queues, _uid)
+   return slurm.SUCCESS
+end
+return slurm.SUCCESS
+"""
+"""Slurm's controller asks this program of each job; it is read by the plugin job_submit/lua."""
 
 PROOF_QUEUE = "trainyard_proof"
 """The queue in which closed nodes are proven: root's alone, not shown, and there only while a node is closed."""
@@ -63,7 +82,7 @@ OWN_KEYS = {"ClusterName": "slurm_cluster_name", "SlurmctldHost": "slurm_control
 
 _BY_RECONFIGURE = """
     BatchStartTimeout CompleteWait DefMemPerCPU DefMemPerNode Epilog HealthCheckInterval HealthCheckNodeState HealthCheckProgram
-    InactiveLimit JobRequeue KillWait MaxMemPerCPU MaxMemPerNode MessageTimeout MinJobAge OverTimeLimit PartitionName
+    InactiveLimit JobRequeue KillOnBadExit KillWait MaxMemPerCPU MaxMemPerNode MessageTimeout MinJobAge OverTimeLimit PartitionName
     PriorityFavorSmall PriorityMaxAge PriorityWeightAge PriorityWeightFairshare PriorityWeightJobSize PriorityWeightPartition
     PriorityWeightQOS Prolog ResvOverRun ReturnToService SlurmctldDebug SlurmctldTimeout SlurmdDebug SlurmdTimeout
     UnkillableStepTimeout WaitTime
@@ -124,8 +143,8 @@ def problems(wishes: Mapping[str, Any]) -> list[str]:
 
     Args:
         wishes: the role's variables without their prefix (cluster_name, controllers, computes, submits, partitions, config, gpus,
-            memory_margin), and ``host`` (this node's name in the inventory), ``in_run`` (the nodes that this run reaches), ``users``
-            (node -> its users, each with name and perhaps uid and state) and ``state``.
+            memory_margin, account, mail_program), and ``host`` (this node's name in the inventory), ``in_run`` (the nodes that this run
+            reaches), ``users`` (node -> its users, each with name and perhaps uid and state) and ``state``.
     """
     controllers, computes = list(wishes["controllers"]), list(wishes["computes"])
     found = []
@@ -148,6 +167,14 @@ def problems(wishes: Mapping[str, Any]) -> list[str]:
         found.append(
             f"slurm_cluster_name is '{wishes['cluster_name']}': it needs lower-case letters, digits, - and _, a letter first, 40 at most."
         )
+    if not _CLUSTER.match(str(wishes["account"])) or wishes["account"] == "root":
+        found.append(
+            f"slurm_account is '{wishes['account']}': it needs lower-case letters, digits, - and _, a letter first, 40 at most, and cannot "
+            "be root."
+        )
+    mail = str(wishes["mail_program"])
+    if mail and not (mail.startswith("/") and _is_assignment(f"MailProg={mail}")):
+        found.append(f"slurm_mail_program is {reported.shown(mail)}: it needs the whole path of a program, such as /usr/bin/mail.")
     margin = wishes["memory_margin"]
     if not isinstance(margin, int) or isinstance(margin, bool) or not 0 <= margin < 100:
         found.append(f"slurm_memory_margin is {margin!r}: say a whole number of per cent from 0 to 99.")
@@ -390,6 +417,22 @@ def queue_line(queue: Mapping[str, Any], hosts: Mapping[str, str], is_default: b
     return _line(*words, "State=UP")
 
 
+def emptied_line(queue: Mapping[str, str], hosts: Collection[str], preempting: bool) -> str:
+    """Return the line of slurm.conf for a queue that takes no new jobs and goes once it is empty.
+
+    Args:
+        queue: the parts of its line so far, name first.
+        hosts: names in Slurm of the nodes that may stand in queues.
+        preempting: whether any queue of the cluster gives way to others.
+    """
+    named = [host for host in queue.get("Nodes", "").split(",") if host in hosts]
+    parts = {**queue, "Nodes": ",".join(named) or '""', "Default": "NO"}
+    if preempting:  # else it would give way as well
+        parts.setdefault("PreemptMode", "OFF")
+    parts.pop("State", None)
+    return _line(*(f"{key}={value}" for key, value in parts.items()), "State=DRAIN")
+
+
 def proof_line(hosts: Mapping[str, str], preempting: bool) -> str:
     """Return the line of slurm.conf for the queue of the proofs, with all nodes, so that whichever is free takes part.
 
@@ -409,6 +452,8 @@ def files(
     margin: int,
     closed: Sequence[str] = (),
     submits: Sequence[str] = (),
+    emptied: Sequence[Mapping[str, str]] = (),
+    mail: str | None = "",
 ) -> dict[str, str]:
     """Return the configuration's files, name -> text.
 
@@ -421,12 +466,14 @@ def files(
         margin: per cent of each node's memory for the system.
         closed: nodes that stand in no queue but the one of the proofs.
         submits: nodes that stand in none at all.
+        emptied: queues that are not requested any more and still have jobs, the parts of each line so far.
+        mail: the program that sends mail; empty to refuse jobs that ask for mail, None to leave that to `config`.
 
     Raises:
         ReportedError: a value would be read as more than one.
     """
     queues = queues or [{"name": "main"}]
-    preempting = any(queue.get("preemptible") for queue in queues)
+    preempting = any(queue.get("preemptible") for queue in queues) or any(queue.get("PreemptMode") == "REQUEUE" for queue in emptied)
     values: Values = {"ClusterName": cluster, "SlurmctldHost": controller, **DEFAULTS}
     values.update(UNCONFINED if why_unconfined(nodes) else CONFINED)
     computing = [node for name, node in nodes.items() if name not in submits]
@@ -436,6 +483,11 @@ def files(
         )
     if preempting:
         values.update({"PreemptType": "preempt/partition_prio", "PreemptMode": "REQUEUE"})
+    asked = {key.lower() for key in config}
+    if "propagateresourcelimitsexcept" in asked:  # Slurm takes one of the two alone
+        del values["PropagateResourceLimits"]
+    refuses_mail = mail == "" and not {"mailprog", "jobsubmitplugins"} & asked
+    values.update({"MailProg": mail} if mail else {"JobSubmitPlugins": "lua"} if refuses_mail else {})
     spelled = {key.lower(): key for key in values}
     values.update({spelled.get(key.lower(), key): value for key, value in config.items()})
     default = next((queue["name"] for queue in queues if queue.get("default")), queues[0]["name"])
@@ -444,11 +496,13 @@ def files(
     lines += [node_line(node, margin) for node in nodes.values()]
     opened = {name: host for name, host in hosts.items() if name not in closed}
     lines += [queue_line(queue, opened, queue["name"] == default, preempting) for queue in queues]
+    lines += [emptied_line(queue, opened.values(), preempting) for queue in emptied]
     lines += [proof_line(hosts, preempting)] if opened != hosts else []
     return {
         "slurm.conf": HEADER + "".join(f"{line}\n" for line in lines),
         "gres.conf": HEADER + "".join(f"{line}\n" for line in gres_lines(nodes)),
         "cgroup.conf": HEADER + CGROUP,
+        "job_submit.lua": NO_MAIL if refuses_mail else "",
     }
 
 

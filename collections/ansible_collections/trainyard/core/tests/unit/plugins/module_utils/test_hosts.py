@@ -45,6 +45,48 @@ def test_it_is_steady_and_it_goes() -> None:
     assert hosts.renewed(once, {})[0] == OTHERS
 
 
+def test_the_nodes_own_name_is_on_no_other_line_and_the_undo_puts_it_back() -> None:
+    """Debian's line, Docker's, one of IPv6's with another name; of another machine in another domain nothing is taken."""
+    text = (
+        "127.0.0.1 localhost\n127.0.1.1\tHEAD.example head\n192.0.2.1\thead\n::1 ip6-localhost head # mine\n"
+        "192.0.2.9 head.elsewhere\n192.0.2.2 node1 # kept: not this node's\n"
+    )
+    nodes = {"head": seen("head", "192.0.2.1", domain="lab.example"), "node1": seen("node1", "192.0.2.2")}
+    once, _unknown = hosts.renewed(text, nodes, "head")
+    assert [line for line in once.splitlines() if not line.startswith("#")] == [
+        "192.0.2.1 head head.lab.example HEAD.example",
+        "192.0.2.2 node1",
+        "127.0.0.1 localhost",
+        f"::1 ip6-localhost{hosts.WITHOUT}",
+        "192.0.2.9 head.elsewhere",
+        "192.0.2.2 node1 # kept: not this node's",
+    ]
+    assert hosts.renewed(once, nodes, "head")[0] == once
+    assert hosts.renewed(once, {})[0] == text
+    nobody_knows = {"head": unseen("head")}
+    assert hosts.renewed(text, nobody_knows, "head")[0] == text, "a name that led somewhere does not come to lead nowhere"
+
+
+def test_addresses_as_getent_prints_them() -> None:
+    said = "192.0.2.1     STREAM head\n192.0.2.1     DGRAM  \n192.0.2.1     RAW    \n192.0.2.1     STREAM \n192.0.2.1     DGRAM  \n"
+    assert hosts.addresses(said) == ["192.0.2.1", "192.0.2.1"]
+    assert hosts.addresses("") == []
+
+
+@pytest.mark.parametrize(
+    ("texts", "writes"),
+    [
+        ((), False),
+        (("users: [default]\n# manage_etc_hosts: true\n",), False),
+        (("manage_etc_hosts: true\n",), True),
+        (("a: 1\nmanage_etc_hosts: 'localhost'\n", "b: 2\n"), True),
+        (("manage_etc_hosts: template\n", "manage_etc_hosts: False\n"), False),
+    ],
+)
+def test_whether_cloud_init_writes_the_file(texts: tuple[str, ...], writes: bool) -> None:
+    assert hosts.cloud_init_writes(texts) is writes
+
+
 def test_a_block_whose_end_is_lost_takes_no_other_line_along() -> None:
     assert hosts.renewed(f"{hosts.BEGIN}\n{OTHERS}", {})[0] == OTHERS
 

@@ -24,7 +24,7 @@ def node(host: str, **more: Any) -> dict[str, Any]:
 
 def wishes(**more: Any) -> dict[str, Any]:
     plain = {"cluster_name": "lab", "controllers": ["head"], "computes": ["node1", "node2"], "submits": [], "partitions": []}
-    plain |= {"config": {}, "gpus": None}
+    plain |= {"config": {}, "gpus": None, "account": "lab", "mail_program": ""}
     return {**plain, "memory_margin": 5, "host": "node1", "in_run": ["head", "node1"], "users": {}, "state": "present", **more}
 
 
@@ -123,6 +123,29 @@ def test_deviations_replace_defaults_and_null_takes_one_away() -> None:
     assert not any(line.startswith(("ReturnToService=2", "MailProg")) for line in found)
 
 
+def test_a_job_has_the_limits_of_its_node_unless_the_inventory_says_which() -> None:
+    assert "PropagateResourceLimits=NONE" in lines()
+    some = lines(config={"PropagateResourceLimitsExcept": "MEMLOCK"})
+    assert [line for line in some if line.startswith("Propagate")] == ["PropagateResourceLimitsExcept=MEMLOCK"]
+
+
+@pytest.mark.parametrize(
+    ("mail", "config", "found"),
+    [
+        ("/usr/bin/mail", {}, ["MailProg=/usr/bin/mail"]),
+        ("/usr/bin/mail", {"MailProg": "/opt/mail"}, ["MailProg=/opt/mail"]),
+        ("", {}, ["MailProg=/bin/true", "JobSubmitPlugins=lua"]),
+        ("", {"mailprog": "/opt/mail"}, ["MailProg=/opt/mail"]),
+        ("", {"JobSubmitPlugins": "logging"}, ["MailProg=/bin/true", "JobSubmitPlugins=logging"]),
+        (None, {}, ["MailProg=/bin/true"]),
+    ],
+)
+def test_mail_is_sent_or_refused(mail: str | None, config: dict[str, str], found: list[str]) -> None:
+    files = slurm_conf.files("lab", "head", {"node1": node("node1")}, [], config, 5, mail=mail)
+    assert [line for line in files["slurm.conf"].splitlines() if line.startswith(("MailProg", "JobSubmit"))] == found
+    assert bool(files["job_submit.lua"]) == ("JobSubmitPlugins=lua" in found)
+
+
 def test_cgroups_where_every_node_has_them() -> None:
     assert "ProctrackType=proctrack/cgroup" in lines()
     held = {"node1": node("node1"), "node2": node("node2", unconfined="is a container")}
@@ -199,6 +222,8 @@ def test_a_sound_wish_has_no_problems() -> None:
         ({"host": "spare"}, "spare is in the cluster, and neither controls nor computes nor submits there."),
         ({"cluster_name": "My Lab"}, "slurm_cluster_name is 'My Lab'"),
         ({"memory_margin": 100}, "slurm_memory_margin is 100"),
+        ({"account": "root"}, "slurm_account is 'root': it needs lower-case letters"),
+        ({"mail_program": "mail"}, "slurm_mail_program is 'mail': it needs the whole path of a program, such as /usr/bin/mail."),
         ({"gpus": ["A 100"]}, "slurm_gpus: 'A 100' is no type of a GPU"),
         ({"config": {"nodename": "x"}}, "slurm_config: nodename follows from slurm_computes"),
         ({"config": {"Slurmd Timeout": 1}}, "slurm_config: 'Slurmd Timeout' is no key of slurm.conf."),
