@@ -42,6 +42,12 @@ def test_a_job_that_was_told_to_end_is_never_sent_back_by_us(due: str, reason: s
     assert (end.reason, end.again, end.again and not end.by_slurm, end.status) == (reason, again, False, STOPPED)
 
 
+def test_what_a_job_ships_is_kept_for_its_next_start_also_where_slurm_says_nothing() -> None:
+    end = ending.judge(host(**TOLD), 143, [], "PENDING", 1, here=False)
+    assert (end.reason, end.again, end.by_slurm) == ("requeued", True, True)
+    assert not ending.judge(host(**TOLD), 143, [], "CANCELLED", 1, here=False).again
+
+
 @pytest.mark.parametrize("state", ["CANCELLED", "TIMEOUT", "COMPLETING", "COMPLETED"])
 def test_nodes_that_are_lost_while_slurm_ends_the_job_do_not_start_it_again(state: str) -> None:
     assert not ending.judge(host({}, problem="node2 has gone"), 1, [], state, 1, here=False).again

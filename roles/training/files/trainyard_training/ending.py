@@ -28,6 +28,8 @@ BACK = {"preempted": "preemption", "requeued": "requeue", "node failed": "node f
 """Reason -> Slurm's word for it; such a job goes back into the queue by itself."""
 STATES = {"TIMEOUT": TIME_LIMIT, "PREEMPTED": "preempted", "NODE_FAIL": "node failed", "OUT_OF_MEMORY": MEMORY, "CANCELLED": CANCELLED}
 """Slurm's states of a job -> reason."""
+WAITS = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "COMPLETING"}
+"""States of a job that was told to end and that Slurm starts again."""
 NAMED = 5
 """Files that are named in words; all that are known stand in result.json."""
 
@@ -65,6 +67,8 @@ def judge(host: Host, agents: int | None, heard: Sequence[str], state: str, star
     whole = len(host.results) == len(host.names) and not any(result.status for result in host.results.values())
     said = next((reason for words in heard if (reason := _heard(words))), "")
     reason = STATES.get(state, "") or said
+    if host.stopped and state in WAITS and not reason and not here:
+        reason = "requeued"  # without a word of Slurm's, but not cancelled either
     if reason in BACK and not here:
         return Ending(STOPPED, reason, {"preempted": "a job of a higher priority takes its nodes"}.get(reason, reason), True, True)
     if whole:
