@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -13,7 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from trainyard_training import cluster, commands, run_one, runs, shipped_runs, sweep
+from trainyard_training import cluster, commands, run_one, runs, shipped_runs, single, sweep
 from trainyard_training.errors import INTERRUPTED, RefusedError
 
 
@@ -123,6 +125,26 @@ def test_a_run_that_is_told_to_end_passes_that_on_and_says_so(tmp_path: Path, si
     environment = {**os.environ, "PYTHONPATH": str(Path(sweep.__file__).parents[1])}
     assert subprocess.run([sys.executable, "-c", code, tmp_path], env=environment, check=False, timeout=30).returncode == 143
     assert (tmp_path / "failed_lr1").read_text() == "143\n"
+
+
+def test_whenever_a_run_is_told_to_end_its_folder_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    remove, found = shutil.rmtree, []
+
+    def told_meanwhile(path: Path, **words: bool) -> None:
+        found.append(path)
+        for sign in single.ENDING:  # the script had the signal a moment earlier, and has ended
+            os.kill(os.getpid(), sign)
+        remove(path, **words)
+
+    monkeypatch.setattr("shutil.rmtree", told_meanwhile)
+    before = [signal.getsignal(sign) for sign in single.ENDING]
+    with single.scratch():
+        pass
+    with pytest.raises(SystemExit) as ended, single.scratch():
+        os.kill(os.getpid(), signal.SIGUSR1)  # while it is unpacked
+    assert ended.value.code == 128 + signal.SIGUSR1
+    assert [path.exists() for path in found] == [False, False]
+    assert [signal.getsignal(sign) for sign in single.ENDING] == before
 
 
 @pytest.mark.parametrize(

@@ -27,12 +27,28 @@ def words(python: str, script: str | Path, run: Mapping[str, str]) -> list[str]:
 
 @contextlib.contextmanager
 def scratch() -> Iterator[Path]:
-    """Make a folder of this run on the node's own disk, and remove it afterwards."""
-    path = Path(tempfile.mkdtemp(prefix=f"trainyard-{os.environ.get('SLURM_JOB_ID', 'run')}-"))
+    """Make a folder of this run on the node's own disk, and remove it afterwards, also where the run is told to end.
+
+    Raises:
+        SystemExit: it was told to end, and no command was running.
+    """
+    before = {sign: signal.signal(sign, _leave) for sign in ENDING}
+    path: Path | None = None
     try:
+        path = Path(tempfile.mkdtemp(prefix=f"trainyard-{os.environ.get('SLURM_JOB_ID', 'run')}-"))
         yield path
     finally:
-        shutil.rmtree(path, ignore_errors=True)
+        # Slurm tells all processes, one after the other: the command may have ended before this one is told.
+        for sign in ENDING:
+            signal.signal(sign, signal.SIG_IGN)
+        if path:
+            shutil.rmtree(path, ignore_errors=True)
+        for sign, handler in before.items():
+            signal.signal(sign, handler)
+
+
+def _leave(number: int, _frame: object) -> None:
+    raise SystemExit(128 + number)
 
 
 def run(command: Sequence[str], log: int | IO[bytes] | None, scratch: Path, cwd: Path | None = None) -> int:
