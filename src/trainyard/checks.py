@@ -33,6 +33,7 @@ SLOW_NODES = (
     "historic_profile",
     "node_reboot",
     "nodes_come_and_go",
+    "public_code",
     "slurm",
     "training",
     "ubuntu_driver",
@@ -108,15 +109,19 @@ def quick() -> list[Step]:
 
 def nodes() -> list[Step]:
     """What boots containers: tests of single parts, and the Molecule scenarios."""
-    steps = [_tests("nodes", test) for test in _files("nodes") if test.stem[5:] not in SLOW_NODES]
+    steps = [_tests("nodes", test) for test in _node_files() if test.stem[5:] not in SLOW_NODES]
     return steps + [molecule(name) for name in scenarios() if name not in SLOW_SCENARIOS]
 
 
 def slow() -> list[Step]:
     """What takes long and much disk, one after another: a driver and CUDA on nodes, and what the usual run leaves out."""
     steps = [_tests("slow", test) for test in _files("slow")]
-    steps += [_tests("nodes", test) for test in _files("nodes") if test.stem[5:] in SLOW_NODES]
+    steps += [_tests("nodes", test) for test in _node_files() if test.stem[5:] in SLOW_NODES]
     return [replace(step, alone=True) for step in steps + [molecule(name) for name in SLOW_SCENARIOS]]
+
+
+def _node_files() -> list[Path]:
+    return _files("nodes") + _files("cluster")
 
 
 def _files(kind: str) -> list[Path]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import secrets
 import shutil
 import subprocess
 import tarfile
@@ -39,6 +40,11 @@ SYSTEMD = Path("/run/systemd/system")
 APPARMOR = Path("/sys/module/apparmor/parameters/enabled")
 INOTIFY_INSTANCES = Path("/proc/sys/fs/inotify/max_user_instances")
 INOTIFY_WANTED = 1024  # each systemd takes several; the kernel's default of 128 stops at about 22 containers
+
+PRINTED = "/run"
+"""Folder on a node for what commands print."""
+ASKED = 8
+"""Times that what a command printed is asked for, a second later each."""
 
 CONTROLLERS = ("memory", "pids", "cpu", "cpuacct", "cpu,cpuacct")
 """Folders of cgroups' version 1 in which systemd sets limits on memory, tasks and CPU; machines have the last two as one, or apart."""
@@ -278,11 +284,10 @@ class Lab:
         Raises:
             TrainyardError: it failed and ``check`` is set.
         """
-        status, output = self._container(node).exec_run(list(command), user="root")
-        text = output.decode(errors="replace") if output else ""
+        output, status = _run(self._container(node), command)
         if check and status != 0:  # None where Docker does not know how it ended
-            raise TrainyardError(f"{' '.join(command)} failed on {node} ({status}):\n{text}")
-        return text
+            raise TrainyardError(f"{' '.join(command)} failed on {node} ({status}):\n{output}")
+        return output
 
     def address(self, node: str) -> str:
         """Return a node's IP address on the lab's network."""
@@ -446,3 +451,29 @@ def _write(path: Path, text: str) -> None:
     beside.write_text(text)
     beside.chmod(0o600)
     beside.rename(path)
+
+
+def _run(container: Container, command: Sequence[str]) -> tuple[str, int | None]:
+    """Run a command as root, and return what it printed and its exit status; None where the container was stopped meanwhile.
+
+    On a busy machine Docker gives up what a command that has ended printed, without a word, or does not know its status. So the node keeps
+    both for some minutes, and they are asked for again where their end is missing.
+    """
+    mark = secrets.token_hex(8)
+    kept = f"{PRINTED}/trainyard-exec.{mark}"
+    tidy = f"find {PRINTED} -maxdepth 1 -name 'trainyard-exec.*' -mmin +5 -delete"
+    script = f'{tidy}; (umask 077; : >{kept}); "$@" >>{kept} 2>&1; echo "{mark} $?" >>{kept}; cat {kept}'
+    output, words = "", ["sh", "-c", script, "sh", *command]
+    for again in range(ASKED):
+        time.sleep(again)
+        try:
+            output = (container.exec_run(words, user="root").output or b"").decode(errors="replace")
+        except APIError:
+            if not again:
+                raise
+            break
+        printed, found, status = output.rpartition(f"{mark} ")
+        if found:
+            return printed, int(status)
+        words = ["cat", kept]
+    return output, None

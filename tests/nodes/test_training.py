@@ -124,6 +124,13 @@ def result(said: str) -> dict[str, Any]:
     return found
 
 
+def submitted(said: str) -> str:
+    """Return the number of the job that cluster_train submitted."""
+    found = re.search(r"^Job (\d+) ", said, re.MULTILINE)
+    assert found, said
+    return found[1]
+
+
 JOBS = {
     "pytorch": "--framework pytorch --config pytorch_digits.py --trainer-count 2",
     "tensorflow": "--framework tensorflow --config tensorflow_digits.py",
@@ -143,6 +150,7 @@ def test_every_framework_trains_on_two_hosts(cluster: Cluster, name: str) -> Non
     told = json.loads(cluster.read(folder / "result.json"))
     assert (told["status"], told["nodes"], told["problem"]) == (0, ["node1", "node2"], "")
     assert cluster.shell("node1", "ls -d /tmp/trainyard-* 2>/dev/null", check=False) == ""
+    assert cluster.shell("head", f"ls {folder}/*.tar 2>/dev/null", check=False) == ""
 
 
 @pytest.mark.parametrize("name", ["keras", "pytorch", "tensorflow"])
@@ -276,8 +284,21 @@ def test_a_script_that_fails_ends_the_job_on_all_nodes_with_its_status(cluster: 
 
 def test_an_environment_that_is_not_there_is_named(cluster: Cluster) -> None:
     status, said, _folder = cluster.train(f"--framework keras --environment none --config keras_digits.py --workspace {SAMPLES}")
-    assert status == 66, said
-    assert "there is no environment none on this node; there are: keras, paddle, pytorch, tensorflow" in said
+    assert status == 64, said
+    assert "the nodes have no environment 'none'. They have: keras, paddle, pytorch, tensorflow." in said
+    assert "Ships" not in said
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_the_scripts_arguments_reach_it_whatever_they_are(cluster: Cluster, framework: str) -> None:
+    script = "import json, sys, tempfile; print('got', json.dumps(sys.argv[1:])); print('left', tempfile.mkstemp()[1])"
+    put(cluster, f"{SHARED}/ada/words/train.py", script)
+    words = ["--log", "x", "--e", "", "--n", "--nproc", "-h", "--", "--master", "$HOME 'é"]
+    status, said, _folder = cluster.train(f"--framework {framework} --config train.py -- {shlex.join(words)}", "words")
+    assert status == 0, said
+    assert f"got {json.dumps(words)}" in said
+    node, path = re.search(r"\[(node\d)\] left (/tmp/trainyard-\d+-\w+/tmp/\w+)", said).groups()
+    assert cluster.shell(node, f"ls {path} 2>/dev/null", check=False) == "", "temporary files go with the job"
 
 
 def test_nobody_else_reads_a_jobs_files(cluster: Cluster) -> None:
@@ -300,7 +321,7 @@ def test_the_old_command_line_runs_as_it_stands(cluster: Cluster) -> None:
     )
     status, said = cluster.user(f"cd {base} && {old}")
     assert status == 0, said
-    number = said.split()[1]
+    number = submitted(said)
     wait(cluster, number, "COMPLETED")
     assert json.loads(cluster.read(f"{base}/it-1/result.json"))["status"] == 0
 
@@ -326,7 +347,7 @@ def long_job(cluster: Cluster, folder: str) -> tuple[str, str]:
     assert status == 0, said
     place = f"{SHARED}/ada/{folder}/long-1"
     logged(cluster, place, "pass 5 ")
-    return said.split()[1], place
+    return submitted(said), place
 
 
 def test_a_controller_that_starts_again_leaves_the_job_alone(cluster: Cluster) -> None:
@@ -395,6 +416,38 @@ def test_a_sweep_runs_every_combination_and_resumes_where_it_stopped(cluster: Cl
     assert "2 of 4 runs" in said
     rows = cluster.read(f"{SHARED}/ada/sweeps/sweep-train/table.csv").splitlines()
     assert [row.strip() for row in rows[:2]] == ["rank,batchsize,lr,accuracy,state", "1,32,0.2,0.732,done"]
+
+
+def test_a_sweep_is_shipped_where_nodes_do_not_see_the_folder(cluster: Cluster) -> None:
+    script = "import os, sys, helper; print('accuracy=0.' + sys.argv[1][-1], os.uname().nodename); sys.exit(2 * (sys.argv[1] == '--lr=2'))"
+    cluster.user(f"mkdir -p ~/apart && cd ~/apart && touch helper.py && printf %s {shlex.quote(script)} > train.py")
+    status, said = cluster.user("cd ~/apart && sweep train.py --environment keras --lr 1,2,3")
+    assert status == 1, said
+    assert "The nodes do not see this folder: the script's folder is shipped" in said
+    rows = cluster.read("/home/ada/apart/sweep-train/table.csv").splitlines()
+    assert [row.strip() for row in rows[1:]] == ["1,3,0.3,done", "2,2,0.2,failed (2)", "3,1,0.1,done"]
+    assert re.search(r"^accuracy=0.1 node[12]$", cluster.read("/home/ada/apart/sweep-train/log_lr1.txt"), re.MULTILINE)
+    cluster.user("cd ~/apart && echo 'import time; time.sleep(300)' > long.py")
+    status, said = cluster.user("cd ~/apart && timeout -s INT 5 sweep long.py --lr 1,2,3")
+    assert "The runs that were on their way have ended with this command." in said
+    assert cluster.shell("head", "squeue -h") == ""
+    for node in ("node1", "node2"):
+        assert cluster.shell(node, "ls -d /tmp/trainyard-* 2>/dev/null", check=False) == ""
+
+
+def test_a_sweep_says_what_slurm_ended_and_leaves_its_runs_on_ctrl_c(cluster: Cluster) -> None:
+    put(cluster, f"{SHARED}/ada/ended/train.py", "import time; print('accuracy=nan', flush=True); time.sleep(300)")
+    status, said = cluster.user("cd ended && timeout -s INT 4 sweep train.py --lr 1,2 --watch")
+    found = re.search(r"The array job (\d+) goes on. End it with: scancel \1", said)
+    assert found, said
+    assert cluster.shell("head", f"squeue -h -j {found[1]}") != ""
+    cluster.user(f"scancel {found[1]}")
+    wait(cluster, found[1], "CANCELLED")
+    status, said = cluster.user("cd ended && sweep train.py --lr 1,2 --time-limit 1")
+    assert status == 0, said
+    status, said = cluster.user("cd ended && sweep train.py --lr 1,3")
+    assert (status, "is running another grid (lr=1,2)" in said) == (64, True)
+    cluster.user("scancel -u ada")
 
 
 def test_one_at_a_time_on_a_node(cluster: Cluster) -> None:

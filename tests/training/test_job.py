@@ -16,7 +16,7 @@ import pytest
 from trainyard_training import batch, job, launchers, network, node, watch
 from trainyard_training.errors import RefusedError
 from trainyard_training.launchers import Node
-from trainyard_training.options import Wish
+from trainyard_training.options import FRAMEWORKS, Wish
 
 NODES = [Node("node1", "10.0.0.1", [1001, 1002, 1003, 1004]), Node("node2", "10.0.0.2", [2001, 2002, 2003, 2004])]
 TRAINER = Path(node.__file__).with_name("trainer.py")
@@ -52,7 +52,7 @@ def wish(workspace: Path, **changes: Any) -> Wish:
 
 def started(rank: int, tmp_path: Path, there: list[Node] | None = None, **changes: Any) -> list[launchers.Process]:
     wanted = {**vars(wish(tmp_path, **changes)), "gpus_per_node": changes.get("gpus") or 0}
-    return launchers.processes(wanted, there or NODES, rank, "/envs/x/bin/python", "/lib/trainer.py", tmp_path / "logs", "7.0")
+    return launchers.processes(wanted, there or NODES, rank, "/envs/x/bin/python", "/lib/trainer.py", "7.0")
 
 
 def test_folders_are_numbered_and_the_owners_alone(tmp_path: Path) -> None:
@@ -79,18 +79,27 @@ def test_what_is_shipped_has_no_history_no_caches_and_no_results(tmp_path: Path)
     assert not (folder / "thirdparty.tar").exists()
 
 
-def test_torchrun_on_each_node_meets_at_the_first(tmp_path: Path) -> None:
-    (process,) = started(1, tmp_path)
-    assert process.command[:3] == ["/envs/x/bin/python", "-m", "torch.distributed.run"]
-    assert {"--nnodes=2", "--node-rank=1", "--nproc-per-node=2", "--master-addr=10.0.0.1", "--master-port=1001"} <= set(process.command)
-    assert process.command[-4:] == ["/lib/trainer.py", "train.py", "--rate", "0.1"]
+def test_pytorchs_trainers_meet_at_a_store_that_outlives_them(tmp_path: Path) -> None:
+    store, *first = started(0, tmp_path)
+    assert store.command == ["/envs/x/bin/python", "/lib/pytorch_store.py", "10.0.0.1", "1001"]
+    assert [process.leads for process in (store, *first)] == [False, True, True]
+    second = started(1, tmp_path)
+    assert [process.command for process in (*first, *second)] == [
+        ["/envs/x/bin/python", "/lib/trainer.py", "train.py", "--rate", "0.1"]
+    ] * 4
+    names = ("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    places = [tuple(process.environment[name] for name in names) for process in (*first, *second)]
+    assert [place[:3] for place in places] == [("0", "0", "0"), ("1", "1", "0"), ("2", "0", "1"), ("3", "1", "1")]
+    assert {place[3:] for place in places} == {("4", "2", "10.0.0.1", "1001")}
 
 
-def test_paddle_on_each_node_has_an_address_for_its_master(tmp_path: Path) -> None:
-    (process,) = started(1, tmp_path, framework="paddle")
-    assert {"--master=10.0.0.1:1001", "--nnodes=2", "--rank=1", "--nproc_per_node=2"} <= set(process.command)
-    (alone,) = started(0, tmp_path, NODES[:1], framework="paddle", nodes=1)
-    assert not [word for word in alone.command if word.startswith("--master")]
+def test_paddles_trainers_know_each_others_addresses(tmp_path: Path) -> None:
+    trainers = [process for rank in (0, 1) for process in started(rank, tmp_path, framework="paddle")]
+    own = [process.environment["PADDLE_CURRENT_ENDPOINT"] for process in trainers]
+    assert own == ["10.0.0.1:1002", "10.0.0.1:1003", "10.0.0.2:2002", "10.0.0.2:2003"]
+    assert {process.environment["PADDLE_TRAINER_ENDPOINTS"] for process in trainers} == {",".join(own)}
+    assert {process.environment["PADDLE_MASTER"] for process in trainers} == {"10.0.0.1:1001"}
+    assert [process.environment["PADDLE_TRAINER_ID"] for process in trainers] == ["0", "1", "2", "3"]
 
 
 def test_every_worker_of_tensorflow_knows_its_place(tmp_path: Path) -> None:
@@ -101,6 +110,13 @@ def test_every_worker_of_tensorflow_knows_its_place(tmp_path: Path) -> None:
     assert [place["task"] for place in places] == [{"type": "worker", "index": number} for number in range(4)]
     assert [process.environment["TRAINYARD_RANK"] for process in processes] == ["0", "1", "2", "3"]
     assert all(process.leads for process in processes)
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_no_launcher_takes_the_scripts_arguments_for_its_own(tmp_path: Path, framework: str) -> None:
+    for process in started(0, tmp_path, framework=framework, arguments=("--log", "x", "--", "")):
+        if process.leads:
+            assert process.command == ["/envs/x/bin/python", "/lib/trainer.py", "train.py", "--log", "x", "--", ""]
 
 
 def test_around_servers_the_chief_alone_leads(tmp_path: Path) -> None:
@@ -126,10 +142,21 @@ def test_a_build_that_was_shipped_comes_first(tmp_path: Path) -> None:
     assert launchers.private_build("paddle", tmp_path) is None
 
 
+def test_temporary_files_lie_with_all_that_goes_when_the_job_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "envs" / "pytorch" / "bin").mkdir(parents=True)
+    (tmp_path / "envs" / "pytorch" / "bin" / "python").touch()
+    for name in ("workspace", "thirdparty"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    wanted = {**vars(wish(tmp_path)), "environments": str(tmp_path / "envs"), "tensorboard": "/nowhere"}
+    found = Path(node.prepared(wanted, tmp_path, tmp_path)["TMPDIR"])
+    assert (found, found.stat().st_mode & 0o777) == (tmp_path / "tmp", 0o700)
+
+
 def test_the_hook_gets_both_folders_and_hands_on_what_it_exports(tmp_path: Path) -> None:
     hook = tmp_path / "before_hook.sh"
     hook.write_text('private_script() { echo said; export TOLD="$1:$2"; }')
-    told = node.hooked(hook, tmp_path / "third", tmp_path, {"PATH": "/usr/bin:/bin", "KEPT": "1"})
+    told = node.hooked(hook, tmp_path / "third", tmp_path, {"PATH": "/usr/bin:/bin", "KEPT": "1"}, 0o022)
     assert told["TOLD"] == f"{tmp_path}/third:{tmp_path}"
     assert told["KEPT"] == "1"
 
@@ -139,7 +166,7 @@ def test_a_hook_that_fails_is_no_start(tmp_path: Path, script: str) -> None:
     hook = tmp_path / "before_hook.sh"
     hook.write_text(script)
     with pytest.raises(node.UnusableError, match="has failed with status"):
-        node.hooked(hook, tmp_path, tmp_path, {"PATH": "/usr/bin:/bin"})
+        node.hooked(hook, tmp_path, tmp_path, {"PATH": "/usr/bin:/bin"}, 0o022)
 
 
 @pytest.mark.parametrize(
@@ -206,6 +233,13 @@ def test_logs_are_shown_line_by_line_and_once(tmp_path: Path, capsys: pytest.Cap
 )
 def test_the_exit_status_is_the_jobs(tmp_path: Path, said: dict[str, str], status: int) -> None:
     assert watch.ended("7", tmp_path, said) == status
+
+
+def test_a_start_that_slurm_could_not_make_is_translated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = {"JobState": "FAILED", "Reason": "JobLaunchFailure", "ExitCode": "0:53", "BatchHost": "node7"}
+    assert watch.ended("7", tmp_path, said) == 181
+    assert "Job 7 has failed: Slurm could not start it on node7: " in capsys.readouterr().out
+    assert job.read_json(tmp_path / job.RESULT)["problem"].startswith("Slurm could not start it on node7: ")
 
 
 @pytest.mark.parametrize("shown", [True, False])

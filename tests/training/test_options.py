@@ -16,7 +16,7 @@ QUEUES = {
     "gpu": Queue("gpu", default=False, limit=None, nodes=3, cores=16, gpus=2, open=True),
     "shut": Queue("shut", default=False, limit=None, nodes=3, cores=16, gpus=0, open=False),
 }
-SETTINGS = {"environments": "/envs", "tensorboard": "/srv/tensorboard"}
+SETTINGS = {"environments": "/envs", "tensorboard": "/srv/tensorboard", "shared": "/"}
 OLD = (
     "--config cluster_conf.py --time_limit 00:30:00 --submitter NAME --num_nodes 2 --job_priority normal --trainer_count 4 "
     "--num_passes 1 --log_period 1000 --dot_period 100 --saving_period 1 --where main --thirdparty ./thirdparty --job_name it"
@@ -33,7 +33,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def wish(words: str, framework: str = "") -> options.Wish:
-    return options.wish(options.parser("cluster_train", framework).parse_args(options.with_dashes(words.split())))
+    return options.wish(options.parsed(words.split(), "cluster_train", framework))
 
 
 def test_the_old_command_line_is_taken_as_it_stands(workspace: Path) -> None:
@@ -45,9 +45,15 @@ def test_the_old_command_line_is_taken_as_it_stands(workspace: Path) -> None:
 
 
 def test_dashes_and_underscores_are_the_same_and_the_scripts_words_are_left_alone() -> None:
-    words = ["--num_nodes=2", "--trainer_count", "3", "a_b", "--", "--learning_rate", "0.1"]
-    assert options.with_dashes(words) == ["--num-nodes=2", "--trainer-count", "3", "a_b", "--", "--learning_rate", "0.1"]
+    words = ["--num_nodes=2", "--trainer_count", "3", "a_b"]
+    assert options.with_dashes(words) == ["--num-nodes=2", "--trainer-count", "3", "a_b"]
     assert wish("--framework keras --config train.py -- --learning_rate 0.1").arguments == ("--learning_rate", "0.1")
+
+
+@pytest.mark.parametrize("words", [["--log", "x"], ["--e", "", "--n"], ["--", "--help"], ["-h"], ["plain", "--", "--", "a b"]])
+def test_every_argument_after_the_dashes_is_the_scripts(words: list[str]) -> None:
+    chosen = options.parsed(["--framework", "keras", "--config", "train.py", "--", *words], "cluster_train")
+    assert options.wish(chosen).arguments == tuple(words)
 
 
 def test_a_workspace_elsewhere_holds_the_script(tmp_path: Path) -> None:
@@ -55,6 +61,11 @@ def test_a_workspace_elsewhere_holds_the_script(tmp_path: Path) -> None:
     (tmp_path / "project" / "deep.py").touch()
     job = wish("--framework pytorch --config deep.py --workspace project")
     assert (job.config, job.workspace, job.name) == ("deep.py", tmp_path / "project", "deep")
+    assert wish("--framework pytorch --config project/deep.py --workspace project") == job
+    assert wish(f"--framework pytorch --config {tmp_path}/project/deep.py --workspace ./project/") == job
+    (tmp_path / "project" / "project").mkdir()
+    (tmp_path / "project" / "project" / "deep.py").touch()
+    assert wish("--framework pytorch --config project/deep.py --workspace project").config == "project/deep.py", "the workspace comes first"
 
 
 @pytest.mark.parametrize(
@@ -76,6 +87,8 @@ def test_a_workspace_elsewhere_holds_the_script(tmp_path: Path) -> None:
         ("--framework pytorch --config train.py --strategy parameter-server", "parameter-server is TensorFlow's"),
         ("--framework keras --config train.py --strategy parameter-server", "needs two trainers or more"),
         ("--framework pytorch --config train.py --num-node 2", "unrecognized arguments: --num-node"),
+        ("--framework pytorch --config train.py --lr 2", "Arguments for the script go after --, such as: cluster_train ... -- --lr ..."),
+        ("--framework pytorch --config none.py --workspace thirdparty", "thirdparty/none.py and no"),
     ],
 )
 def test_bad_words_are_refused_by_their_name(words: str, said: str) -> None:

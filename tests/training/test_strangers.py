@@ -335,14 +335,11 @@ def test_a_node_gives_results_and_reaches_nothing_else(tmp_path: Path, name: str
         port = await host.open(HERE)
         await give(port, 0, ATTACKS[name])
         # And again, now that what came first is there.
-        await give(
-            port, 1, [member("checkpoints/link/evil"), member("checkpoints/good.pt", b"weights"), member("logs/n1-launcher/a", b"a")]
-        )
+        await give(port, 1, [member("checkpoints/link/evil"), member("checkpoints/good.pt", b"weights"), member("outputs/a", b"a")])
 
     asyncio.run(attack())
     added = sorted({str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")} - set(before))
-    fine = ["job-1/checkpoints/good.pt", "job-1/checkpoints/link", "job-1/checkpoints/link/evil", "job-1/logs/n1-launcher"]
-    assert added == [*fine, "job-1/logs/n1-launcher/a"]
+    assert added == ["job-1/checkpoints/good.pt", "job-1/checkpoints/link", "job-1/checkpoints/link/evil"]
     assert (folder / "checkpoints" / "link").is_dir()
     assert not (folder / "checkpoints" / "link").is_symlink()
     assert not Path("/tmp/trainyard-test-evil").exists()
@@ -361,6 +358,7 @@ def test_links_beside_the_weights_come_back_and_modes_that_rise_do_not(tmp_path:
     async def exchange() -> bytes:
         members = [
             member("checkpoints/step-7.pt", b"weights", mode=0o4755),
+            member("outputs/model.pt", b"weights", mode=0o644),
             member("checkpoints/last.pt", type=tarfile.SYMTYPE, linkname="step-7.pt"),
             member("tensorboard/events.1", b"curve"),
         ]
@@ -369,7 +367,9 @@ def test_links_beside_the_weights_come_back_and_modes_that_rise_do_not(tmp_path:
     assert json.loads(asyncio.run(exchange())) == {"status": 0}
     assert (folder / "checkpoints" / "last.pt").read_bytes() == b"weights"
     assert (folder / "checkpoints" / "last.pt").is_symlink()
-    assert (folder / "checkpoints" / "step-7.pt").stat().st_mode & 0o7777 == 0o755
+    assert (folder / "checkpoints" / "step-7.pt").stat().st_mode & 0o7777 == 0o700
+    assert (folder / "outputs" / "model.pt").stat().st_mode & 0o7777 == 0o600
+    assert (folder / "outputs").stat().st_mode & 0o7777 == 0o700
     assert (folder / "tensorboard" / "events.1").read_bytes() == b"curve"
     assert host.remarks() == []
 
@@ -418,13 +418,11 @@ def test_what_tar_complains_of_is_said_once_and_moves_no_cursor(tmp_path: Path) 
 
 
 @given(
-    strategies.lists(
-        strategies.sampled_from(["checkpoints", "tensorboard", "logs", "n1-launcher", "job.json", "a"]), min_size=1, max_size=4
-    )
+    strategies.lists(strategies.sampled_from(["checkpoints", "tensorboard", "outputs", "logs", "job.json", "a"]), min_size=1, max_size=4)
 )
 def test_only_results_are_results(parts: list[str]) -> None:
-    wanted = gifts._wanted(Path(*parts))
-    assert wanted == (parts[0] in {"checkpoints", "tensorboard"} or parts == ["logs"] or parts[:2] == ["logs", "n1-launcher"])
+    assert gifts._wanted(Path(*parts), False) == (parts[0] in {"checkpoints", "tensorboard"})
+    assert gifts._wanted(Path(*parts), True) == (parts[0] in {"checkpoints", "tensorboard", "outputs"})
 
 
 # --- the proof -------------------------------------------------------------------------------------------------------

@@ -52,6 +52,15 @@ def test_activating_and_leaving_it(host: Any) -> None:
     assert done.stdout.split() == [f"{BASE}/course/bin/python", f"{BASE}/course", "left:"], done.stderr
 
 
+LAST_WORDS = "python -c 'import os; print(\"said\"); os._exit(0)' | cat"  # which a buffer would keep
+
+
+def test_what_is_printed_reaches_a_log_at_once(host: Any) -> None:
+    assert as_user(host, "bob", f"source trainyard-activate jax && {LAST_WORDS}").stdout == "said\n"
+    assert as_user(host, "alice", LAST_WORDS).stdout == "said\n", "who has it active after logging in"
+    assert as_user(host, "bob", f"export PYTHONUNBUFFERED=; source trainyard-activate jax && {LAST_WORDS}").stdout == ""
+
+
 def test_changing_from_one_to_the_other(host: Any) -> None:
     done = as_user(
         host, "bob", "source trainyard-activate course; source trainyard-activate jax; command -v python; deactivate; command -v python"

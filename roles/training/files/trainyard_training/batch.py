@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import re
 import secrets
@@ -16,15 +17,16 @@ import signal
 import subprocess
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from . import folders, job, network, text
+from . import cluster, ending, folders, job, network, text
 from .cluster import addresses, ask
-from .errors import LOST
 from .meeting import CHUNK, Host
 
-STARTS = 3
-"""Times that a job is started when its nodes lose each other; Slurm does not count nodes that it has given up itself."""
+TOLD = "told to end"
+stopping: set[asyncio.Task[None]] = set()
+"""Kept, since the loop itself does not hold on to tasks."""
 LONGEST_LINE = 1 << 20
 """Bytes without an end of line that become a line of their own."""
 LAST_WORDS = 30.0
@@ -38,10 +40,14 @@ class Logs:
         folder: for the logs.
         names: the nodes, by rank.
         shown: whether somebody waits for it; else what is said lands in job.log by itself.
+
+    Attributes:
+        heard: what Slurm's own programs said of the job's end.
     """
 
     def __init__(self, folder: Path, names: Sequence[str], *, shown: bool) -> None:
         self.folder, self.names, self.shown = folder, names, shown
+        self.heard: list[str] = []
         for name in names:  # one that says nothing has a log, too
             os.close(folders.write(folder / f"{name}.log", append=True))
 
@@ -75,25 +81,48 @@ class Logs:
             self.say(words[marked.end() :], self.names[int(marked[1])])
         else:
             self.say(words)
+        if ending.SLURM_SAYS.search(words):
+            self.heard.append(words)
 
 
-def main(folder: Path, run: Path, *, here: bool = False) -> int:
+def main(folder: Path, run: Path, node: str = "", *, here: bool = False) -> int:
     """Run the job whose folder it is, and return its exit status.
 
     Args:
         folder: made by :func:`job.fill`.
         run: the program that Slurm starts on the nodes.
+        node: the only one that sees the folder; '' where others may.
         here: whether somebody waits for it, in an allocation of his own.
 
     Raises:
         RefusedError: this node does not see the folder, or it is not the user's own.
     """
+    if node and node != own_name():
+        # Slurm starts a job on its first node, in the order of its own list.
+        words = [
+            "srun",
+            "--overlap",
+            "--nodes=1",
+            "--ntasks=1",
+            "--mem=0",
+            f"--nodelist={node}",
+            "--chdir=/",
+            str(run),
+            "batch",
+            str(folder),
+        ]
+        os.execvp(words[0], words)
     with folders.opened(folder) as place, folders.opened(place / job.LOGS):
         if not here:
             _speak_into(place / job.LOGS / "job.log")
         wish = job.read_json(place / job.WISH)
         (place / job.RESULT).unlink(missing_ok=True)  # of a start before this one
         return asyncio.run(_main(folder, place, run, int(wish["cores_per_node"]), here))
+
+
+def own_name() -> str:
+    """Return this node's name as Slurm has it."""
+    return os.environ.get("SLURMD_NODENAME", os.uname().nodename.partition(".")[0])
 
 
 def _speak_into(log: Path) -> None:
@@ -139,6 +168,7 @@ async def agents_of(
         "--ntasks-per-node=1",
         f"--cpus-per-task={cores}",
         "--label",
+        "--kill-on-bad-exit=0",  # the others give back what they have
         "--chdir=/",
         str(run),
         *words,
@@ -146,23 +176,25 @@ async def agents_of(
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
+        start_new_session=True,  # Ctrl-C is for the host, which asks the nodes to end
     )
 
 
 async def _main(folder: Path, place: Path, run: Path, cores: int, here: bool) -> int:
-    started = time.time()
+    began = time.time()
     names = node_names()
     logs = Logs(place / job.LOGS, names, shown=here)
-    restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-    again = f", start {restarts + 1}" if restarts else ""
-    logs.say(f"{time.strftime('%F %T')} job {os.environ['SLURM_JOB_ID']} on {', '.join(names)}{again}")
-    parts = {name: place / f"{name}.tar" for name in job.PARTS}
-    shipped = {"job": place / job.WISH, **{name: path for name, path in parts.items() if path.exists()}}
-    host = Host(names, secrets.token_hex(16), shipped, place)
-    own = os.environ.get("SLURMD_NODENAME", os.uname().nodename.partition(".")[0])
-    agents = await agents_of(host, run, ["node", str(folder)], addresses(names), cores, own)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, _end, agents)
+    number, starts = os.environ["SLURM_JOB_ID"], int(os.environ.get("SLURM_RESTART_COUNT", "0")) + 1
+    logs.say(f"{time.strftime('%F %T')} job {number} on {', '.join(names)}{f', start {starts}' if starts > 1 else ''}")
+    host = Host(names, secrets.token_hex(16), {"job": place / job.WISH, **job.snapshot(place)}, place)
+    if starts > 1:
+        host.late[job.KEPT] = partial(job.pack_kept, place)
+    agents = await agents_of(host, run, ["node", str(folder)], addresses(names), cores, own_name())
+    loop = asyncio.get_running_loop()
+    for sign, why in ((signal.SIGTERM, TOLD), (signal.SIGINT, "ended by Ctrl-C")):
+        loop.add_signal_handler(sign, _stop, host, why)
+    for sign in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP):  # meant for the script
+        loop.add_signal_handler(sign, lambda: None)
     together = asyncio.create_task(host.run())
     ended = asyncio.create_task(_ended(agents, logs))
     await asyncio.wait({together, ended}, return_when=asyncio.FIRST_COMPLETED)
@@ -173,30 +205,28 @@ async def _main(folder: Path, place: Path, run: Path, cores: int, here: bool) ->
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(asyncio.shield(ended), LAST_WORDS)
     together.cancel()
-    statuses = {names[rank]: result["status"] for rank, result in sorted(host.results.items())}
-    whole = len(statuses) == len(names) and not any(statuses.values())
-    status = 0 if whole else (next(filter(None, statuses.values()), 0) or (LOST if host.problem else agents.returncode or 1))
-    problem = "" if whole else host.failed or host.problem or f"the nodes' agents ended with status {agents.returncode}"
-    if problem:
-        logs.say(f"{time.strftime('%F %T')} {problem}")
+    now = {} if here else cluster.state(number)
+    end = ending.judge(host, agents.returncode, logs.heard, now.get("JobState", ""), starts, here=here)
     for remark in host.remarks():
         logs.say(f"{time.strftime('%F %T')} {remark}")
-    job.write_json(
-        place / job.RESULT,
-        {
-            "job": os.environ["SLURM_JOB_ID"],
-            "nodes": names,
-            "statuses": statuses,
-            "status": status,
-            "problem": problem,
-            "starts": restarts + 1,
-            "seconds": round(time.time() - started, 1),
-        },
-    )
-    if status == LOST and restarts + 1 < STARTS and not here:
-        logs.say("the job goes back into the queue, and on from its last checkpoint")
-        subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=False)
-    return status
+    if end.reason == ending.CANCELLED and (by := cluster.canceller(number)):
+        end = dataclasses.replace(end, problem=f"cancelled by {by}")
+    if not end.again:
+        job.discard(place)
+    told = ending.told(end, host, number, starts, round(time.time() - began, 1))
+    job.write_json(place / job.RESULT, told)
+    for line in ending.block(told, folder):
+        logs.say(line)
+    if end.again and not end.by_slurm:
+        logs.say("the job goes back into the queue, and on from what it has kept")
+        done = subprocess.run(["scontrol", "requeue", number], capture_output=True, text=True, check=False)
+        if done.returncode:
+            logs.say(f"it does not: {(done.stderr or done.stdout).strip()}")
+    return end.status
+
+
+def _stop(host: Host, why: str) -> None:
+    stopping.add(asyncio.create_task(host.stop(why)))
 
 
 async def _ended(agents: asyncio.subprocess.Process, logs: Logs) -> None:

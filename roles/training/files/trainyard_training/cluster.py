@@ -4,14 +4,20 @@
 
 from __future__ import annotations
 
+import pwd
 import re
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .errors import UNAVAILABLE, RefusedError
 
 UNLIMITED = "UNLIMITED"
+RECORDED = 4
+"""Looks for a record that is on its way."""
+WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "SUSPENDED", "REQUEUE_HOLD", "SPECIAL_EXIT"}
+OPEN = {*WAITING, "RUNNING", "COMPLETING", "STOPPED"}
 
 
 @dataclass(frozen=True)
@@ -163,6 +169,15 @@ def parse_queues(printed: str) -> dict[str, Queue]:
     return found
 
 
+def nodes(queue: str) -> set[str]:
+    """Return the names of a queue's nodes.
+
+    Raises:
+        RefusedError: Slurm does not answer.
+    """
+    return set(ask(["sinfo", "--noheader", "--Node", f"--partition={queue}", "--format=%N"]).split())
+
+
 def gpus(resources: str) -> int:
     """Return how many GPUs stand in a node's generic resources, such as ``gpu:a100:4(S:0-1),gpu:t4:1``."""
     return sum(int(count) for count in re.findall(r"gpu(?::[^:,(]+)?:(\d+)", resources))
@@ -187,3 +202,68 @@ def state(job: str) -> dict[str, str]:
     """Return what the controller says of a job, by its own names; empty where it knows none any more."""
     done = subprocess.run(["scontrol", "--oneliner", "show", "job", job], capture_output=True, text=True, timeout=60, check=False)
     return dict(re.findall(r"(\S+?)=(\S*)", done.stdout)) if not done.returncode else {}
+
+
+def canceller(job: str) -> str:
+    """Return the name of whoever ended a job; '' where the cluster keeps no records that say so."""
+    command = ["sacct", "--noheader", "--parsable2", "--allocations", f"--jobs={job}", "--format=State"]
+    for again in range(RECORDED):
+        time.sleep(again / 2)  # the controller sends its records in the background
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=2, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            return ""
+        if done.returncode:
+            return ""
+        if found := re.search(r"CANCELLED by (\d+)", done.stdout):
+            return _user(int(found[1]))
+    return ""
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"the user {uid}"
+
+
+def unfinished() -> set[str]:
+    """Return the numbers of this user's jobs that have not ended.
+
+    Raises:
+        RefusedError: Slurm does not answer.
+    """
+    return set(ask(["squeue", "--me", "--noheader", "--format=%A"]).split())
+
+
+def tasks(job: str) -> dict[int, str]:
+    """Return number -> ``waiting`` or ``running``, for the tasks of this user's array job that have not ended.
+
+    Raises:
+        RefusedError: Slurm does not answer.
+    """
+    return parse_tasks(job, ask(["squeue", "--me", "--array", "--noheader", "--format=%F|%K|%T"]))
+
+
+def parse_tasks(job: str, printed: str) -> dict[int, str]:
+    """Read what squeue prints of tasks: the array job's number, the task's and its state."""
+    rows = (line.strip().split("|") for line in printed.splitlines())
+    return {int(task): "waiting" if state in WAITING else "running" for number, task, state in rows if number == job and task.isdecimal()}
+
+
+def ended_tasks(job: str) -> dict[int, tuple[str, str]]:
+    """Return number -> (state, exit code), for the tasks of an array job that ended and that the controller still knows."""
+    try:
+        return parse_ended_tasks(ask(["scontrol", "--oneliner", "show", "job", job])) if job else {}
+    except RefusedError:
+        return {}
+
+
+def parse_ended_tasks(printed: str) -> dict[int, tuple[str, str]]:
+    """Read what ``scontrol --oneliner show job`` prints of an array job."""
+    found = {}
+    for line in printed.splitlines():
+        words = dict(re.findall(r"(\S+?)=(\S*)", line))
+        if words.get("ArrayTaskId", "").isdecimal() and words.get("JobState") not in OPEN:
+            found[int(words["ArrayTaskId"])] = (words["JobState"], words["ExitCode"])
+    return found

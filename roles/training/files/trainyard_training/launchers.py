@@ -73,9 +73,7 @@ def ports_wanted(wish: Mapping[str, Any]) -> int:
     return int(wish["trainers"]) + int(wish["servers"]) + 1
 
 
-def processes(
-    wish: Mapping[str, Any], nodes: Sequence[Node], rank: int, python: str, trainer: str, folder: Path, run_id: str
-) -> list[Process]:
+def processes(wish: Mapping[str, Any], nodes: Sequence[Node], rank: int, python: str, trainer: str, run_id: str) -> list[Process]:
     """Return what runs on the node with a rank.
 
     Args:
@@ -84,26 +82,76 @@ def processes(
         rank: this node's.
         python: the environment's interpreter.
         trainer: path of the script that every trainer goes through.
-        folder: where launchers may write logs.
         run_id: different for each time that the job is started.
     """
-    script = [trainer, str(wish["config"]), *wish["arguments"]]
-    trainers, first = int(wish["trainers"]), nodes[0]
+    command = [python, trainer, str(wish["config"]), *wish["arguments"]]
     if wish["framework"] == "pytorch":
-        rendezvous = [f"--master-addr={first.address}", f"--master-port={first.ports[0]}"]
-        size = [f"--nnodes={len(nodes)}", f"--node-rank={rank}", f"--nproc-per-node={trainers}"]
-        return [Process("torchrun", [python, "-m", "torch.distributed.run", *size, *rendezvous, f"--rdzv-id={run_id}", *script])]
+        return pytorch(wish, nodes, rank, command, run_id)
     if wish["framework"] == "paddle":
-        size = [f"--nnodes={len(nodes)}", f"--rank={rank}", f"--nproc_per_node={trainers}", f"--job_id={run_id}", f"--log_dir={folder}"]
-        master = [f"--master={first.address}:{first.ports[0]}"] if len(nodes) > 1 else []
-        return [
-            Process(
-                "launch",
-                [python, "-m", "paddle.distributed.launch", *master, *size, *script],
-                {"PADDLE_DISTRI_BACKEND": "gloo"} if not wish["gpus_per_node"] else {},
-            )
-        ]
-    return tensorflow(wish, nodes, rank, [python, *script])
+        return paddle(wish, nodes, rank, command, run_id)
+    return tensorflow(wish, nodes, rank, command)
+
+
+def pytorch(wish: Mapping[str, Any], nodes: Sequence[Node], rank: int, command: list[str], run_id: str) -> list[Process]:
+    """Return PyTorch's processes: each finds its place where torchrun puts it.
+
+    torchrun itself is left out: each of its agents ends when its own trainers have, the store that all need goes with the first node's, and
+    those that are a moment later fail or complain at length. Here the store is a process of its own, which ends when the whole job has.
+    """
+    trainers, first, size = int(wish["trainers"]), nodes[0], len(nodes) * int(wish["trainers"])
+    every = {
+        "MASTER_ADDR": first.address,
+        "MASTER_PORT": str(first.ports[0]),
+        "WORLD_SIZE": str(size),
+        "LOCAL_WORLD_SIZE": str(trainers),
+        "GROUP_RANK": str(rank),
+        "GROUP_WORLD_SIZE": str(len(nodes)),
+        "ROLE_NAME": "default",
+        "ROLE_WORLD_SIZE": str(size),
+        "TORCHELASTIC_RUN_ID": run_id,
+        "TORCHELASTIC_RESTART_COUNT": "0",
+        "TORCHELASTIC_MAX_RESTARTS": "0",
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1",
+    }
+    found = []
+    if rank == 0:
+        words = [command[0], str(Path(command[1]).with_name("pytorch_store.py")), first.address, every["MASTER_PORT"]]
+        found.append(Process("PyTorch's store", words, {"CUDA_VISIBLE_DEVICES": ""}, leads=False))
+    for local in range(trainers):
+        number = str(rank * trainers + local)
+        own = {"RANK": number, "ROLE_RANK": number, "LOCAL_RANK": str(local)}
+        found.append(Process(f"rank {number}", command, {**every, **own}))
+    return found
+
+
+def paddle(wish: Mapping[str, Any], nodes: Sequence[Node], rank: int, command: list[str], run_id: str) -> list[Process]:
+    """Return PaddlePaddle's processes: each finds its place where ``paddle.distributed.launch`` puts it."""
+    trainers, first = int(wish["trainers"]), nodes[0]
+    endpoints = [f"{node.address}:{node.ports[1 + local]}" for node in nodes for local in range(trainers)]
+    every = {
+        "PADDLE_MASTER": f"{first.address}:{first.ports[0]}",
+        "PADDLE_JOB_ID": run_id,
+        "PADDLE_NNODES": str(len(nodes)),
+        "PADDLE_GLOBAL_SIZE": str(len(endpoints)),
+        "PADDLE_LOCAL_SIZE": str(trainers),
+        "PADDLE_TRAINERS_NUM": str(len(endpoints)),
+        "PADDLE_TRAINER_ENDPOINTS": ",".join(endpoints),
+        **({} if wish["gpus_per_node"] else {"PADDLE_DISTRI_BACKEND": "gloo"}),
+    }
+    found = []
+    for local in range(trainers):
+        number = rank * trainers + local
+        own = {
+            "PADDLE_TRAINER_ID": str(number),
+            "PADDLE_GLOBAL_RANK": str(number),
+            "PADDLE_LOCAL_RANK": str(local),
+            "PADDLE_RANK_IN_NODE": str(local),
+            "PADDLE_CURRENT_ENDPOINT": endpoints[number],
+            **({"TRAINYARD_LOCAL_RANK": str(local), "FLAGS_selected_gpus": "0"} if wish["gpus_per_node"] else {}),
+        }
+        found.append(Process(f"rank {number}", command, {**every, **own}))
+    return found
 
 
 def tensorflow(wish: Mapping[str, Any], nodes: Sequence[Node], rank: int, command: list[str]) -> list[Process]:

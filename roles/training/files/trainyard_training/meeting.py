@@ -29,6 +29,8 @@ from pathlib import Path
 from typing import Any
 
 from . import given
+from .errors import NOT_BEGUN
+from .failure import is_echo
 from .text import printable
 
 PERIOD = 5.0
@@ -52,6 +54,10 @@ MOST_HEARD = 1 << 16
 """Bytes of a line from a node."""
 MOST_TOLD = 1 << 22
 """Bytes of a line from the host, which introduces all nodes at once."""
+ONE_CAUSE = 1.0
+"""Seconds within which nodes that fail have one cause: the first that says so may only have missed another."""
+LONGEST_WHY = 1000
+"""Letters of what a node says of its failure."""
 SHARE = 0.9
 """Of the free room on the disk, what a node may fill when it gives results back."""
 COMPLAINT = 4096
@@ -113,16 +119,75 @@ def hello(line: bytes, token: str, count: int) -> Hello | None:
     return Hello(rank) if words.get("give") is True else None
 
 
-def result(words: Mapping[str, Any]) -> int:
-    """Return the exit status that a node says at its end.
+@dataclass(frozen=True)
+class Result:
+    """How a node's trainers ended.
+
+    Attributes:
+        status: exit status; 0 where they have done their work.
+        why: what failed, in words; '' where that was not said.
+        stopped: whether they were told to end, as by scancel or a time limit.
+    """
+
+    status: int
+    why: str = ""
+    stopped: bool = False
+
+
+def status(words: Mapping[str, Any], name: str = "status") -> int:
+    """Return an exit status that a node says.
 
     Raises:
         LostError: it is none.
     """
-    status = words.get("status")
-    if type(status) is not int or not 0 <= status <= 255:
+    found = words.get(name)
+    if type(found) is not int or not 0 <= found <= 255:
         raise LostError("sent an exit status that is none")
-    return status
+    return found
+
+
+def result(words: Mapping[str, Any]) -> Result:
+    """Read how a node's trainers ended.
+
+    Raises:
+        LostError: that is not said.
+    """
+    why = words.get("why")
+    return Result(status(words), printable(why[:LONGEST_WHY]) if isinstance(why, str) else "", words.get("stopped") is True)
+
+
+@dataclass(frozen=True)
+class Goodbye:
+    """The last that a node says.
+
+    Attributes:
+        given: exit status of giving results back.
+        files: of the workspace that it kept among the results, or the last of many.
+        count, size: how many they are, and their bytes.
+        left: new or changed files of the workspace that go with the node, or the last of many.
+        left_count: how many they are.
+    """
+
+    given: int
+    files: list[str]
+    count: int
+    size: int
+    left: list[str]
+    left_count: int
+
+
+def goodbye(words: Mapping[str, Any]) -> Goodbye:
+    """Read a node's last words.
+
+    Raises:
+        LostError: they are none.
+    """
+    names = {}
+    for key in ("files", "left"):
+        found = words.get(key)
+        names[key] = [printable(name) for name in found if isinstance(name, str)] if isinstance(found, list) else []
+    count, size, left = (found if type(found := words.get(key)) is int and found >= 0 else 0 for key in ("count", "size", "left_count"))
+    return Goodbye(status(words, "given"), names["files"], count, size, names["left"], left)
 
 
 class Line:
@@ -177,10 +242,13 @@ class Host:
 
     Attributes:
         shipped: name -> file that nodes may have.
+        late: name -> what makes such a file when the first node asks for it.
         kept: folder for what nodes give back; None where they may give nothing.
         addresses: from which nodes are known to come; a node that comes from another one is let in as well, if it has the token.
-        results: rank -> what the node said of its end.
+        results: rank -> how the node's trainers ended, in the order in which the nodes said so.
+        goodbyes: rank -> the node's last words.
         problem: why the meeting was broken up; '' while it was not.
+        stopped: why the job was told to end; '' where it was not.
         strangers: address -> connections from there that did not show the token, or showed it twice.
         troubles: what went wrong on the host's own side -> how often.
     """
@@ -188,11 +256,16 @@ class Host:
     def __init__(self, names: list[str], token: str, shipped: Mapping[str, Path], kept: Path | None) -> None:
         self.names, self.token, self.shipped, self.kept = names, token, shipped, kept
         self.addresses = {"127.0.0.1", "::1"}
-        self.problem = ""
-        self.results: dict[int, dict[str, Any]] = {}
+        self.problem, self.stopped = "", ""
+        self.results: dict[int, Result] = {}
+        self.goodbyes: dict[int, Goodbye] = {}
         self.strangers: Counter[str] = Counter()
         self.troubles: Counter[str] = Counter()
+        self.late: dict[str, Callable[[], Path]] = {}
         self._here: dict[int, tuple[Line, dict[str, Any]]] = {}
+        self._gone: set[int] = set()
+        self._making: dict[str, asyncio.Task[Path]] = {}
+        self._over = False
         self._gave: set[int] = set()
         self._waiting: dict[bool, dict[asyncio.StreamWriter, None]] = {True: {}, False: {}}
         self._change = asyncio.Condition()
@@ -254,7 +327,14 @@ class Host:
             writer.close()
 
     async def _ship(self, name: str, writer: asyncio.StreamWriter) -> None:
-        path = self.shipped.get(name)
+        making = self._making.get(name)
+        if not making and name in self.late:
+            making = self._making[name] = asyncio.create_task(asyncio.to_thread(self.late[name]))
+        while making and not making.done():
+            writer.write(b"{}\n")  # a sign of life
+            await writer.drain()
+            await asyncio.wait([making], timeout=PERIOD)
+        path = making.result() if making else self.shipped.get(name)
         writer.write(json.dumps({"bytes": path.stat().st_size if path else None}).encode() + b"\n")
         await writer.drain()
         if path:
@@ -281,7 +361,7 @@ class Host:
                 with contextlib.suppress(ProcessLookupError):
                     tar.kill()
                 await tar.wait()
-            left = await asyncio.to_thread(given.accept, Path(fresh), self.kept)
+            left = await asyncio.to_thread(given.accept, Path(fresh), self.kept, first=rank == 0)
         for line in (await complaint).splitlines():
             self.troubles[f"{self.names[rank]} gives results back: {line}"] += 1
         if left:
@@ -291,17 +371,30 @@ class Host:
 
     async def _seat(self, rank: int, node: dict[str, Any], line: Line) -> None:
         self._here[rank] = (line, node)
-        async with self._change:
-            self._change.notify_all()
+        if isinstance(node.get("problem"), str):  # it cannot begin
+            self.results[rank] = Result(NOT_BEGUN, printable(node["problem"][:LONGEST_WHY]))
+        await self._changed()
         try:
-            self.results[rank] = {"status": result(await line.hear())}
+            while rank not in self.goodbyes:
+                said = await line.hear()
+                if isinstance(said.get("bye"), dict):
+                    self.goodbyes[rank] = goodbye(said["bye"])
+                else:
+                    self.results[rank] = result(said)
+                await self._changed()
         except LostError as lost:
-            self.problem = self.problem or f"{self.names[rank]} {lost}"
-        async with self._change:
-            self._change.notify_all()
+            if not self._over:
+                self.problem = self.problem or f"{self.names[rank]} {lost}"
+        self._gone.add(rank)
+        await self._changed()
+
+    async def stop(self, why: str) -> None:
+        """End the job: its nodes give back what they have."""
+        self.stopped = self.stopped or why
+        await self._changed()
 
     async def run(self, arrival: float | None = None) -> list[dict[str, Any]]:
-        """Introduce the nodes to each other, wait until all are done or one is lost, and send them home.
+        """Introduce the nodes to each other, wait until all are done or one is lost, and until each has given back what it kept.
 
         Args:
             arrival: seconds within which all have to come; None for `ARRIVAL`.
@@ -312,15 +405,20 @@ class Host:
         arrival = ARRIVAL if arrival is None else arrival
         present: list[dict[str, Any]] = []
         try:
-            await asyncio.wait_for(self._until(lambda: len(self._here) == len(self.names) or bool(self.problem)), arrival)
+            await asyncio.wait_for(self._until(lambda: len(self._here) == len(self.names) or self._broken()), arrival)
         except TimeoutError:
             missing = [name for rank, name in enumerate(self.names) if rank not in self._here]
             self.problem = f"{', '.join(missing)} did not come within {arrival:.0f} seconds"
-        if not self.problem:
+        if not self._broken():
             present = [self._here[rank][1] for rank in range(len(self.names))]
             await self._tell({"nodes": present})
-            await self._until(lambda: len(self.results) == len(self.names) or bool(self.problem or self.failed))
-        await self._tell({"end": self.problem or self.failed or "done"})
+            await self._until(lambda: len(self.results) == len(self.names) or self._broken())
+        if self.failed:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._until(lambda: len(self.results) == len(self.names)), ONE_CAUSE)
+        self._over = True
+        await self._tell({"end": self.ended or "done", "stopped": bool(self.stopped)})
+        await self._until(lambda: self._gone >= set(self._here))
         for line, _node in list(self._here.values()):
             await line.close()
         self._server.close()
@@ -328,12 +426,28 @@ class Host:
             writer.transport.abort()
         return present
 
+    def _broken(self) -> bool:
+        self.stopped = self.stopped or ("told to end" if any(result.stopped for result in self.results.values()) else "")
+        return bool(self.problem or self.stopped or self.failed)
+
+    @property
+    def ended(self) -> str:
+        """Why the nodes did not do their work; '' where they did."""
+        return self.stopped or self.failed or self.problem
+
     @property
     def failed(self) -> str:
-        """Which nodes failed by themselves; '' where none did."""
-        return "; ".join(
-            f"{self.names[rank]} has failed with status {said['status']}" for rank, said in self.results.items() if said["status"]
-        )
+        """Which node failed by itself first, and how; '' where none did."""
+        failed = [rank for rank, said in self.results.items() if said.status and not said.stopped]
+        rank = next((rank for rank in failed if not is_echo(self.results[rank].why)), next(iter(failed), None))
+        if rank is None:
+            return ""
+        said = self.results[rank]
+        return f"{self.names[rank]}: {said.why}" if said.why else f"{self.names[rank]} has failed with status {said.status}"
+
+    async def _changed(self) -> None:
+        async with self._change:
+            self._change.notify_all()
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         async with self._change:
@@ -429,6 +543,8 @@ class Meeting:
         """
         reader, writer, first = await self._come({"fetch": name})
         try:
+            while not message(first):  # it is still being made
+                first = await asyncio.wait_for(reader.readline(), PATIENCE)
             wanted = message(first).get("bytes")
             if wanted is None:
                 return None
@@ -459,12 +575,12 @@ class Meeting:
                 writer.write(chunk)
                 await asyncio.wait_for(writer.drain(), PATIENCE)
             writer.write_eof()
-            status = result(message(await asyncio.wait_for(reader.readline(), PATIENCE)))
+            there = status(message(await asyncio.wait_for(reader.readline(), PATIENCE)))
         except (OSError, ValueError, TimeoutError) as error:
             raise LostError(f"does not take what is kept: {error or 'no answer'}") from None
         finally:
             writer.close()
-        return await tar.wait() or status
+        return await tar.wait() or there
 
     async def join(self, node: Message) -> tuple[Line, list[dict[str, Any]]]:
         """Take part, and return the line to the host and what all nodes said of themselves, by rank.
@@ -473,8 +589,12 @@ class Meeting:
             LostError: the host cannot be reached, or broke the meeting up.
         """
         line = Line(*await self._come({"node": node}))
-        said = await line.hear()
-        nodes = said.get("nodes")
-        if not isinstance(nodes, list) or not all(isinstance(each, dict) for each in nodes):
-            raise LostError(f"broke up: {printable(str(said.get('end')))}")
+        try:
+            said = await line.hear()
+            nodes = said.get("nodes")
+            if not isinstance(nodes, list) or not all(isinstance(each, dict) for each in nodes):
+                raise LostError(f"broke up: {printable(str(said.get('end')))}")
+        except LostError:
+            await line.close()
+            raise
         return line, nodes

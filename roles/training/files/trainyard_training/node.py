@@ -11,26 +11,22 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import folders, job, launchers
-from .errors import LOST, RefusedError
-from .launchers import Process, ports_wanted, private_build, processes
-from .meeting import Line, LostError, Meeting
+from . import folders, job, launchers, modes, outputs, trainers
+from .errors import LOST, NOT_BEGUN, NOT_KEPT, RefusedError
+from .known import environments
+from .launchers import ports_wanted, private_build, processes
+from .meeting import LostError, Meeting
 from .network import free_ports, route_to
 from .text import printable
+from .trainers import Trainer
 
-FAILED_BEFORE = 66
-"""Exit status where what was shipped, or its hook, cannot be used (EX_NOINPUT)."""
-NOT_KEPT = 74
-"""Exit status where what a script kept did not come back (EX_IOERR)."""
-GRACE = 10.0
-"""Seconds between asking a process to end and ending it."""
+SAVED_EVERY = 60.0
+"""Seconds between two looks for what the script has written beside itself."""
 HOOK = "before_hook.sh"
 TRAINER = Path(__file__).with_name("trainer.py")
 TRAIN_LIST = "train.list"
@@ -55,15 +51,24 @@ async def _main(folder: Path, scratch: Path) -> int:
     meeting = Meeting(address, int(port), os.environ.pop("TRAINYARD_TOKEN"), rank)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    status, line, name = FAILED_BEFORE, None, os.uname().nodename
+    for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP):  # meant for the script, which has got it, too
+        asyncio.get_running_loop().add_signal_handler(number, lambda: None)
+    line, name = None, os.uname().nodename
     try:
-        wish = await shipped(meeting, scratch)
-        apart = not _seen(folder, scratch)
-        results = scratch / "results" if apart else folder
-        results.mkdir(mode=0o700, exist_ok=True)
-        for part in (job.LOGS, job.CHECKPOINTS):
-            (results / part).mkdir(parents=True, exist_ok=True)
-        environment = prepared(wish, scratch, results)
+        try:
+            wish = await shipped(meeting, scratch)
+            apart = not _seen(folder, scratch)
+            workspace, results = scratch / "workspace", scratch / "results" if apart else folder
+            if apart:
+                for path in (results, results / job.CHECKPOINTS):
+                    path.mkdir(mode=0o700)
+            await go_on(meeting, results, workspace, apart=apart)
+            environment = prepared(wish, scratch, results)
+        except UnusableError as error:
+            print(f"{name}: {error}", flush=True)
+            line, _ = await meeting.join({"name": name, "problem": str(error)})
+            return NOT_BEGUN
+        before = outputs.state(workspace)
         route = route_to(nodes[0] if rank else (nodes[1:] or ["127.0.0.1"])[0])  # the way to oneself is the loopback
         if not route.address.startswith("127."):
             environment |= interfaces(route.interface)
@@ -75,21 +80,55 @@ async def _main(folder: Path, scratch: Path) -> int:
             rank,
             python=f"{wish['environments']}/{wish['environment']}/bin/python",
             trainer=str(TRAINER),
-            folder=results / job.LOGS / f"{name}-launcher",
             run_id=".".join(os.environ.get(f"SLURM_{word}", "0") for word in ("JOB_ID", "STEP_ID", "RESTART_COUNT")),
         )
-        status = await _train(own, environment, scratch / "workspace", line, stop, partial(meeting.give, results) if apart else None)
+        running = [await Trainer.start(process, environment, workspace, modes.users()) for process in own]
+        saving = asyncio.create_task(_save(workspace, before, results)) if rank == 0 and not apart else None
+        status = await trainers.run(running, line, stop)
+        if saving:
+            saving.cancel()
         with contextlib.suppress(OSError):  # most scripts write nothing there
             Path(environment["TRAINYARD_TENSORBOARD"]).rmdir()
+        kept = outputs.keep(workspace, before, results / job.OUTPUTS) if rank == 0 else outputs.listed(workspace, before)
+        given = await meeting.give(results) if apart else 0
+        await line.say({"bye": {"given": given, **outputs.told(kept)}})
+        if given:
+            print(f"{name}: checkpoints could not be given back; why stands in job.log", flush=True)
+        return status or (NOT_KEPT if given else 0)
     except UnusableError as error:
-        print(f"{name}: {error}", flush=True)
+        assert line
+        await line.say({"status": NOT_BEGUN, "why": str(error)})
+        return NOT_BEGUN
     except LostError as error:
         print(f"{name}: the job's host {error}", flush=True)
-        status = LOST
+        return LOST
     finally:
         if line:
             await line.close()
-    return status
+
+
+async def _save(workspace: Path, before: outputs.State, results: Path) -> None:
+    """Keep what the script writes beside itself while it runs: its node may die."""
+    while True:
+        await asyncio.sleep(SAVED_EVERY)
+        await asyncio.to_thread(outputs.keep, workspace, before, results / job.OUTPUTS)
+
+
+async def go_on(meeting: Meeting, results: Path, workspace: Path, *, apart: bool) -> None:
+    """Where the job starts again, put back what an earlier start has kept.
+
+    Raises:
+        UnusableError: it finds no room here.
+        LostError: the host is not there.
+    """
+    if apart:
+        unpack = ["tar", "--extract", "--no-same-owner", f"--directory={results}"]
+        if await meeting.fetch(job.KEPT, unpack):
+            raise UnusableError(f"what the job has kept before could not be unpacked into {results}; why stands above.")
+    try:
+        outputs.restore(results / job.OUTPUTS, workspace)
+    except OSError as error:
+        raise UnusableError(str(error)) from None
 
 
 async def shipped(meeting: Meeting, scratch: Path) -> dict[str, Any]:
@@ -135,7 +174,7 @@ def prepared(wish: Mapping[str, Any], scratch: Path, results: Path) -> dict[str,
     Args:
         wish: the job.
         scratch: where :func:`shipped` put everything.
-        results: the folder for checkpoints and launchers' logs.
+        results: the folder for what is kept.
 
     Raises:
         UnusableError: the hook fails, or the environment is not on this node.
@@ -151,6 +190,7 @@ def prepared(wish: Mapping[str, Any], scratch: Path, results: Path) -> dict[str,
         "PATH": f"{thirdparty}/bin:{root}/bin:{os.environ.get('PATH', '/usr/bin:/bin')}",
         "VIRTUAL_ENV": str(root),
         "PYTHONUNBUFFERED": "1",
+        "TMPDIR": str(temporary(scratch)),
         "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
         "TRAINYARD_CHECKPOINTS": str(results / job.CHECKPOINTS),
         "TRAINYARD_TENSORBOARD": str(tensorboard(Path(wish["tensorboard"]), run, results)),
@@ -166,7 +206,14 @@ def prepared(wish: Mapping[str, Any], scratch: Path, results: Path) -> dict[str,
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(build), os.environ.get("PYTHONPATH", "")]))
         print(f"{os.uname().nodename}: trains with the {wish['framework']} that was shipped, {build.relative_to(scratch)}", flush=True)
     hook = next((path for path in (thirdparty / HOOK, workspace / HOOK) if path.exists()), None)
-    return hooked(hook, thirdparty, workspace, environment) if hook else environment
+    return hooked(hook, thirdparty, workspace, environment, modes.users()) if hook else environment
+
+
+def temporary(scratch: Path) -> Path:
+    """Make the folder for a job's temporary files, which goes with all that the job has on the node."""
+    folder = scratch / "tmp"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
 
 
 def tensorboard(logs: Path, run: str, results: Path) -> Path:
@@ -180,18 +227,14 @@ def tensorboard(logs: Path, run: str, results: Path) -> Path:
     own = logs / run
     try:
         own.mkdir(exist_ok=True)
+        own.chmod(0o755)  # the service reads it
         folders.check(own)
     except (OSError, RefusedError):
         return results / "tensorboard"
     return own
 
 
-def environments(folder: str) -> list[str]:
-    """Return the names of the environments on this node."""
-    return sorted(path.name for path in Path(folder).glob("[!.]*") if (path / "bin" / "python").exists())
-
-
-def hooked(hook: Path, thirdparty: Path, workspace: Path, environment: Mapping[str, str]) -> dict[str, str]:
+def hooked(hook: Path, thirdparty: Path, workspace: Path, environment: Mapping[str, str], umask: int) -> dict[str, str]:
     """Run the hook's function, and return the environment with what it exported.
 
     Raises:
@@ -203,6 +246,7 @@ def hooked(hook: Path, thirdparty: Path, workspace: Path, environment: Mapping[s
         cwd=workspace,
         env=dict(environment),
         stdout=subprocess.PIPE,
+        umask=umask,
         check=False,
     )
     if done.returncode:
@@ -214,80 +258,3 @@ def hooked(hook: Path, thirdparty: Path, workspace: Path, environment: Mapping[s
 def interfaces(name: str) -> dict[str, str]:
     """Return the variables that keep each library on one network interface."""
     return {"GLOO_SOCKET_IFNAME": name, "TP_SOCKET_IFNAME": name, "NCCL_SOCKET_IFNAME": f"={name}"}
-
-
-async def _train(
-    own: list[Process],
-    environment: Mapping[str, str],
-    workspace: Path,
-    line: Line,
-    stop: asyncio.Event,
-    give: Callable[[], Awaitable[int]] | None,
-) -> int:
-    """Start processes, wait for those that lead and for the other nodes, end what is left, and return the exit status.
-
-    What they left is given back, where that has to be done, before the others hear that they are done.
-    """
-    running = [
-        await asyncio.create_subprocess_exec(
-            *process.command,
-            cwd=workspace,
-            env={**environment, **process.environment},
-            stdin=asyncio.subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        for process in own
-    ]
-    sent_home = asyncio.create_task(line.hear())
-    stopped = asyncio.create_task(stop.wait())
-    pairs = dict(zip([asyncio.create_task(process.wait()) for process in running], own, strict=True))
-    status, told = 0, False
-    try:
-        while True:
-            leading = [task for task, process in pairs.items() if process.leads and not task.done()]
-            broken = [task for task in pairs if task.done() and task.result()]
-            if broken:
-                status = max(task.result() if task.result() > 0 else 128 - task.result() for task in broken)
-                for task in broken:
-                    print(f"{os.uname().nodename}: {pairs[task].name} has ended with status {task.result()}", flush=True)
-            if not told and (status or not leading):
-                told = True
-                if give and await give():
-                    print(f"{os.uname().nodename}: checkpoints and logs could not be given back; why stands in job.log", flush=True)
-                    status = status or NOT_KEPT
-                await line.say({"status": status})
-            if status:
-                return status
-            await asyncio.wait({sent_home, stopped, *(task for task in pairs if not task.done())}, return_when=asyncio.FIRST_COMPLETED)
-            if stopped.done():
-                return 128 + signal.SIGTERM
-            if sent_home.done():
-                return _last_words(sent_home, told)
-    finally:
-        sent_home.cancel()
-        stopped.cancel()
-        await _end(running)
-
-
-def _last_words(sent_home: asyncio.Task[dict[str, Any]], told: bool) -> int:
-    """Return the exit status that goes with what the meeting's host said last.
-
-    Raises:
-        LostError: it said nothing any more.
-    """
-    said = sent_home.result().get("end")
-    if said != "done":
-        print(f"{os.uname().nodename}: ends, since {printable(str(said))}", flush=True)
-        return LOST
-    return 0 if told else LOST
-
-
-async def _end(running: list[asyncio.subprocess.Process]) -> None:
-    for sign, patience in ((signal.SIGTERM, GRACE), (signal.SIGKILL, GRACE)):
-        left = [process for process in running if process.returncode is None]
-        for process in left:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, sign)
-        if left:
-            await asyncio.wait([asyncio.create_task(process.wait()) for process in left], timeout=patience)
-    sys.stdout.flush()

@@ -119,7 +119,9 @@ def parser(program: str, framework: str = "") -> argparse.ArgumentParser:
     made.add_argument("--job-priority", choices=PRIORITIES, default="normal", help="within the queue (default: %(default)s)")
     made.add_argument("--where", default="", metavar="QUEUE", help="the queue (default: the cluster's default queue)")
     made.add_argument("--job-name", default="", metavar="J", help="also the name of the results' folder (default: the script's)")
-    made.add_argument("--workspace", default=".", metavar="DIR", help="folder that is shipped to every node (default: this one)")
+    made.add_argument(
+        "--workspace", default=".", metavar="DIR", help="shipped to every node, without what .trainyardignore lists (default: .)"
+    )
     made.add_argument("--thirdparty", default="", metavar="DIR", help="shipped as well; its before_hook.sh runs on every node first")
     for name, text in (("log", "batches between log lines"), ("dot", "batches between dots"), ("saving", "passes between checkpoints")):
         made.add_argument(
@@ -136,9 +138,26 @@ def parser(program: str, framework: str = "") -> argparse.ArgumentParser:
     made.add_argument("--exclusive", action="store_true", help="nobody else's job on the nodes meanwhile")
     made.add_argument("--watch", action="store_true", help="follow the logs until the job has ended; its exit status is this command's")
     made.add_argument("--here", action="store_true", help="in the allocation that this is typed in (salloc), and wait for it")
-    made.add_argument("--dry-run", action="store_true", help="say what would be submitted, and submit nothing")
+    made.add_argument("--dry-run", action="store_true", help="show what would be shipped and submitted, and do neither")
     made.add_argument("arguments", nargs="*", metavar="-- WORD", help="words for the script")
     return made
+
+
+def parsed(words: Sequence[str], program: str, framework: str = "") -> argparse.Namespace:
+    """Read a command line; what follows the first ``--`` is the script's, as it is.
+
+    Raises:
+        RefusedError: an option is unknown or its value cannot be used.
+    """
+    end = words.index("--") if "--" in words else len(words)
+    chosen, unknown = parser(program, framework).parse_known_args(with_dashes(words[:end]))
+    if unknown:
+        raise RefusedError(
+            f"{program}: unrecognized arguments: {' '.join(unknown)}\n"
+            f"Arguments for the script go after --, such as: {program} ... -- {unknown[0]} ...\nAsk for help with: {program} --help"
+        )
+    chosen.arguments += words[end + 1 :]
+    return chosen
 
 
 def _number(words: str) -> int:
@@ -154,9 +173,25 @@ def _count(words: str) -> int:
 
 
 def with_dashes(words: Sequence[str]) -> list[str]:
-    """Write the names of options with dashes, as ``--num_nodes`` means ``--num-nodes``; what follows ``--`` is left alone."""
-    end = words.index("--") if "--" in words else len(words)
-    return [re.sub(r"^--[A-Za-z_]+", lambda name: name[0].replace("_", "-"), word) for word in words[:end]] + list(words[end:])
+    """Write the names of options with dashes, as ``--num_nodes`` means ``--num-nodes``."""
+    return [re.sub(r"^--[A-Za-z_]+", lambda name: name[0].replace("_", "-"), word) for word in words]
+
+
+def script(config: str, workspace: Path) -> Path:
+    """Return the script's path; a relative one starts at the workspace or, where there is none, at the present folder.
+
+    Raises:
+        RefusedError: it is no file, or lies outside of the workspace.
+    """
+    places = [workspace / config, Path.cwd() / config]
+    found = next((path.resolve() for path in places if path.is_file()), None)
+    if not found:
+        raise RefusedError(f"--config: there is no file {' and no '.join(dict.fromkeys(map(str, places)))}.")
+    if not found.is_relative_to(workspace):
+        raise RefusedError(
+            f"--config: {found} is not in the workspace {workspace}, which is what the nodes get. Name its folder with --workspace."
+        )
+    return found
 
 
 def wish(options: argparse.Namespace) -> Wish:
@@ -168,16 +203,7 @@ def wish(options: argparse.Namespace) -> Wish:
     workspace = Path(options.workspace).resolve()
     if not workspace.is_dir():
         raise RefusedError(f"--workspace: {workspace} is no folder.")
-    config = Path(options.config)
-    inside = (
-        config if config.is_absolute() else (config if config.exists() and options.workspace == "." else workspace / config)
-    ).resolve()
-    if not inside.is_file():
-        raise RefusedError(f"--config: there is no file {inside}.")
-    if not inside.is_relative_to(workspace):
-        raise RefusedError(
-            f"--config: {inside} is not in the workspace {workspace}, which is what the nodes get. Name its folder with --workspace."
-        )
+    inside = script(options.config, workspace)
     thirdparty = Path(options.thirdparty).resolve() if options.thirdparty else None
     if thirdparty and not thirdparty.is_dir():
         raise RefusedError(f"--thirdparty: there is no folder {thirdparty}.")

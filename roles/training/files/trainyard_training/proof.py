@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from . import batch, cluster, job, launchers, submit
+from .known import environments
 from .meeting import CHUNK, Host, LostError, Meeting
 from .network import route_to
-from .node import environments
 from .options import FRAMEWORKS
 from .text import printable
 

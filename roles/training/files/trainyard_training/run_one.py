@@ -65,12 +65,15 @@ def main(words: Sequence[str], lock_file: Path) -> int:
         description="Run one command at a time on a GPU.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     made.add_argument("--exclusive", action="store_true", help="take all GPUs of the node")
     made.add_argument("--gpu", type=_number, default=None, metavar="N", help="this one (default: the first that is free)")
     made.add_argument("--no-wait", action="store_true", help=f"end with status {BUSY} instead of waiting")
     made.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND", help="and its words")
     chosen = made.parse_args(words)
+    if chosen.command[:1] == ["--"]:
+        del chosen.command[0]
     if not chosen.command:
         made.error("name the command to run")
     there = gpus()

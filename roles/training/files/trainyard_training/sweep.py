@@ -5,23 +5,22 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import itertools
-import json
 import os
 import re
 import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
+from typing import Any
 
-from . import cluster, folders, job
-from .errors import NOT_SEEN, RefusedError
+from . import cluster, folders, job, known, shipped_runs, single
+from .cluster import Queue
+from .errors import INTERRUPTED, NOT_SEEN, RefusedError
 from .options import _count, _Parser
-from .watch import OPEN
+from .runs import Run, Sweep, content, label, reason
 
 MOST = 1000
 """Runs in a sweep: beyond, it is more likely a slip of the pen than a wish (Slurm's own MaxArraySize is 1001)."""
@@ -35,10 +34,11 @@ examples:
 Values are a list, 0.1,0.01, or a range with its end, START:STOP:STEP. The script gets --lr=0.1 --batchsize=16, as python-fire and
 argparse read them. Each run has its log, log_batchsize16_lr0.1.txt. A run has done its work when the script ends with status 0; the
 same command again submits those that have not, and shows the table, also as table.csv. The metric is the last that the script prints
-as accuracy=0.97, accuracy: 0.97 or in a line of JSON.
-"""
+as accuracy=0.97, accuracy: 0.97 or in a line of JSON; nan and inf rank last.
 
-Run = dict[str, str]
+Runs that an earlier version of the script has done are not counted without a word: --reuse counts them, --redo runs all again.
+Where the nodes do not see the script's folder, it is shipped (but for what .trainyardignore lists), and the command waits for the runs.
+"""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -60,6 +60,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--max-parallel", type=_count, default=0, metavar="N", help="runs at a time (default: as many as fit)")
     made.add_argument("--metric", default="accuracy", metavar="NAME", help="rank by it (default: %(default)s)")
     made.add_argument("--lowest", action="store_true", help="the lowest is the best, as of a loss")
+    again = made.add_mutually_exclusive_group()
+    again.add_argument("--reuse", action="store_true", help="count what an earlier version of the script has done")
+    again.add_argument("--redo", action="store_true", help="set the folder aside, and run all again")
     made.add_argument("--watch", action="store_true", help="wait for the runs, then show the table")
     return made
 
@@ -113,51 +116,6 @@ def combinations(parameters: Mapping[str, Sequence[str]]) -> list[Run]:
     return [dict(zip(names, chosen, strict=True)) for chosen in itertools.product(*(parameters[name] for name in names))]
 
 
-def label(run: Run) -> str:
-    """Return the name of a run's files, such as ``batchsize16_lr0.1``."""
-    return "_".join(f"{name}{re.sub(r'[^A-Za-z0-9.+-]', '-', value)}" for name, value in run.items())
-
-
-def metric(log: str, name: str) -> float | None:
-    """Return the last value of a metric in what a script printed; None where there is none."""
-    found = re.findall(rf"(?<![\w-])[\"']?{re.escape(name)}[\"']?\s*[=:]\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)", log)
-    return float(found[-1]) if found else None
-
-
-class Sweep:
-    """A folder of runs.
-
-    Attributes:
-        folder: holds ``runs.json``, the logs, and ``done_LABEL`` for each run that has done its work.
-        runs: in the order of the array job.
-        name: the folder as its user knows it, where `folder` is what :func:`folders.opened` gave.
-    """
-
-    def __init__(self, folder: Path, runs: Sequence[Run], name: Path | None = None) -> None:
-        self.folder, self.runs, self.name = folder, runs, name or folder
-
-    def log(self, run: Run) -> Path:
-        """Return where a run's output goes."""
-        return self.folder / f"log_{label(run)}.txt"
-
-    def done(self, run: Run) -> Path:
-        """Return the file that says that a run has done its work."""
-        return self.folder / f"done_{label(run)}"
-
-    def open(self) -> list[int]:
-        """Return the numbers of the runs that are still to do."""
-        return [number for number, run in enumerate(self.runs) if not self.done(run).exists()]
-
-    def table(self, name: str, lowest: bool) -> list[tuple[Run, str, float | None]]:
-        """Return (run, state, metric), the best first, those without a metric last."""
-        rows = []
-        for run in self.runs:
-            log = self.log(run)
-            state = "done" if self.done(run).exists() else ("not done" if log.exists() else "not begun")
-            rows.append((run, state, metric(log.read_text(errors="replace"), name) if log.exists() else None))
-        return sorted(rows, key=lambda row: (row[2] is None, 0.0 if row[2] is None else row[2] * (1 if lowest else -1)))
-
-
 def main(words: Sequence[str], run: Path, settings: Mapping[str, str]) -> int:
     """Carry out the command and return its exit status: 0 when all runs have done their work, or are on their way."""
     chosen, rest = parser().parse_known_args(words)
@@ -170,8 +128,14 @@ def main(words: Sequence[str], run: Path, settings: Mapping[str, str]) -> int:
         count *= len(wanted[name])
     if count > MOST:
         raise RefusedError(f"sweep: these are {count} runs; a sweep has at most {MOST}. Take fewer values, or two sweeps.")
-    python = f"{settings['environments']}/{chosen.environment}/bin/python" if chosen.environment else "python3"
+    runs = combinations(wanted)
+    if len({label(each) for each in runs}) < len(runs):
+        raise RefusedError("sweep: two runs would have the same log, since their values differ in special characters only.")
+    environments = Path(settings["environments"])
+    python = str(environments / chosen.environment / "bin" / "python") if chosen.environment else "python3"
     folder = Path.cwd() / f"sweep-{script.stem}"
+    if chosen.redo:
+        set_aside(folder)
     try:
         folder.mkdir(mode=0o700)
     except FileExistsError:
@@ -180,20 +144,111 @@ def main(words: Sequence[str], run: Path, settings: Mapping[str, str]) -> int:
         raise RefusedError(f"sweep: the folder {folder} cannot be made: {error.strerror}. Work in a folder of your own.") from error
     with folders.opened(folder) as place:
         check_script(script)
-        return _main(Sweep(place, combinations(wanted), folder), chosen, script, python, run)
+        return _main(Sweep(place, runs, folder), chosen, script, python, run, environments)
 
 
-def _main(sweep: Sweep, chosen: argparse.Namespace, script: Path, python: str, run: Path) -> int:
-    number = running(sweep.folder)
-    left = sweep.open()
-    if left and not number:
-        number = submit(sweep, chosen, script, python, run, left)
-    elif number:
+def _main(sweep: Sweep, chosen: argparse.Namespace, script: Path, python: str, run: Path, environments: Path) -> int:
+    told, now = _told(sweep.folder), content(script, python)
+    number = running(told)
+    if number and told["runs"] != sweep.runs:
+        raise RefusedError(
+            f"sweep: the array job {number} of {sweep.name} is running another grid ({_grid(told['runs'])}). "
+            f"Wait until it has ended, end it with scancel {number}, or work in another folder."
+        )
+    if number:
         print(f"The array job {number} of this folder is still on its way; when it has ended, the same command submits what is left.")
-    while chosen.watch and number and running(sweep.folder):
-        time.sleep(1)
-    show(sweep, chosen.metric, chosen.lowest)
+        if told.get("content", now) != now:
+            print(f"{script.name} or the environment was changed meanwhile: runs that have not begun take the script as it is now.")
+    else:
+        settle(sweep, told)
+        counted(sweep, now, told, chosen.reuse)
+        if left := sweep.open():
+            queue = queue_of(chosen)
+            if chosen.environment:
+                known.check(chosen.environment, environments, run, queue.name)
+            write(sweep, script, python, now)
+            if shipped_runs.needed(sweep, run, queue.name):
+                return _carried(sweep, chosen, script, python, run, queue, left)
+            number = submit(sweep, chosen, script, python, run, left, queue)
+    try:
+        while chosen.watch and running(_told(sweep.folder)):
+            time.sleep(1)
+    except KeyboardInterrupt:
+        print(f"\nThe array job {number} goes on. End it with: scancel {number}", file=sys.stderr)
+        return INTERRUPTED
+    told = _told(sweep.folder)
+    if not running(told):
+        settle(sweep, told)
+    sweep.show(chosen.metric, chosen.lowest, cluster.tasks(number) if number else {})
     return 1 if chosen.watch and sweep.open() else 0
+
+
+def _carried(sweep: Sweep, chosen: argparse.Namespace, script: Path, python: str, run: Path, queue: Queue, left: Sequence[int]) -> int:
+    status = 0
+    try:
+        shipped_runs.carry(sweep, left, script, python, run, resources(chosen, queue), 1 if chosen.serial else chosen.max_parallel)
+    except KeyboardInterrupt:
+        print("\nThe runs that were on their way have ended with this command. The same command runs what is left.", file=sys.stderr)
+        status = INTERRUPTED
+    sweep.show(chosen.metric, chosen.lowest, {})
+    return status or int(bool(sweep.open()))
+
+
+def _told(folder: Path) -> dict[str, Any]:
+    """Return what an earlier command wrote into the folder; empty where there was none."""
+    try:
+        return job.read_json(folder / job.RUNS)
+    except (OSError, ValueError):
+        return {}
+
+
+def _grid(runs: Sequence[Run]) -> str:
+    """Describe a grid, such as ``lr=0.1,0.2``."""
+    names = dict.fromkeys(name for run in runs for name in run)
+    return " ".join(f"{name}={','.join(dict.fromkeys(run.get(name, '') for run in runs))}" for name in names)
+
+
+def counted(sweep: Sweep, now: str, told: Mapping[str, Any], reuse: bool) -> None:
+    """Say what is not run again, and why.
+
+    Args:
+        sweep: the folder.
+        now: the script's content.
+        told: what an earlier command wrote.
+        reuse: whether to count what another script has done.
+
+    Raises:
+        RefusedError: some runs were done by another version of the script, or another Python.
+    """
+    old = sweep.outdated(now)
+    if old and not reuse:
+        raise RefusedError(
+            f"sweep: {len(old)} of {len(sweep.runs)} runs in {sweep.name}, such as {label(old[0])}, were done by another version of the "
+            f"script or another environment. --reuse counts them as done; --redo sets the folder aside and runs all again."
+        )
+    for run in old:
+        sweep.end(run, "", now)
+    done = len(sweep.runs) - len(sweep.open())
+    if told and told["runs"] != sweep.runs:
+        print(f"Another grid than before ({_grid(told['runs'])}): {done} of {len(sweep.runs)} runs are done already.")
+    elif old:
+        print(f"{len(old)} runs that another version of the script has done are counted.")
+
+
+def set_aside(folder: Path) -> None:
+    """Rename a sweep's folder, so that nothing in it is lost and the next one begins from nothing.
+
+    Raises:
+        RefusedError: its runs are on their way.
+    """
+    if not folder.exists():
+        return
+    with folders.opened(folder) as place:
+        if number := running(_told(place)):
+            raise RefusedError(f"sweep: --redo: the array job {number} of {folder} is on its way. End it first: scancel {number}")
+        places = (folder.with_name(f"{folder.name}-{count}") for count in itertools.count(1))
+        aside = folder.rename(next(place for place in places if not place.exists()))
+    print(f"The earlier runs are in {aside}")
 
 
 def check_script(script: Path) -> None:
@@ -211,87 +266,93 @@ def check_script(script: Path) -> None:
         raise RefusedError(f"sweep: {script} cannot be read on {os.uname().nodename}: {error.strerror}.", NOT_SEEN) from error
 
 
-def running(folder: Path) -> str:
-    """Return the number of the folder's array job; '' where it has ended."""
-    try:
-        number = str(job.read_json(folder / "runs.json")["job"])
-    except (OSError, KeyError):
-        return ""
-    done = subprocess.run(
-        ["squeue", "--noheader", f"--jobs={number}", "--format=%T"], capture_output=True, text=True, timeout=60, check=False
-    )
-    return number if OPEN & set(done.stdout.split()) else ""
+def running(told: Mapping[str, Any]) -> str:
+    """Return the number of the array job that an earlier command submitted; '' where it has ended."""
+    number = str(told.get("job", ""))
+    return number if number and cluster.tasks(number) else ""
 
 
-def submit(sweep: Sweep, chosen: argparse.Namespace, script: Path, python: str, run: Path, left: Sequence[int]) -> str:
-    """Hand the runs that are left to Slurm as one array job, and return its number.
+def settle(sweep: Sweep, told: Mapping[str, Any]) -> None:
+    """Note why runs of an array job failed that could not do so themselves, as long as Slurm knows."""
+    for number, (state, code) in cluster.ended_tasks(str(told.get("job", ""))).items():
+        run = told["runs"][number] if number < len(told["runs"]) else None
+        why = reason(state, code)
+        if run and why and not sweep.done(run).exists() and (state != "FAILED" or not sweep.failed(run).exists()):
+            sweep.end(run, why)
+
+
+def queue_of(chosen: argparse.Namespace) -> Queue:
+    """Return the queue that the runs go to.
 
     Raises:
-        RefusedError: the queue does not exist, or Slurm says no.
+        RefusedError: it does not exist, or never could take them.
     """
     queues = cluster.queues()
     queue = queues.get(chosen.where) if chosen.where else next((queue for queue in queues.values() if queue.default), None)
     there = "; ".join(map(str, queues.values()))
     if not queue:
         raise RefusedError(f"--where: there is no queue {chosen.where or 'by default; name one'}. There are: {there}.")
-    try:
-        limit = cluster.seconds(chosen.time_limit) if chosen.time_limit else None
-    except ValueError:
-        raise RefusedError(f"--time-limit: {chosen.time_limit!r} is no time; right is HH:MM:SS, such as 00:30:00.") from None
+    limit = _limit(chosen)
     if limit and queue.limit is not None and limit > queue.limit:
         raise RefusedError(f"--time-limit: {cluster.duration(limit)} is more than the queue {queue.name} allows. There are: {there}.")
+    return queue
+
+
+def _limit(chosen: argparse.Namespace) -> int | None:
+    try:
+        return cluster.seconds(chosen.time_limit) if chosen.time_limit else None
+    except ValueError:
+        raise RefusedError(f"--time-limit: {chosen.time_limit!r} is no time; right is HH:MM:SS, such as 00:30:00.") from None
+
+
+def resources(chosen: argparse.Namespace, queue: Queue) -> list[str]:
+    """Return the words that ask Slurm for what a run takes."""
+    gpus, limit = min(1, queue.gpus) if chosen.gpus is None else chosen.gpus, _limit(chosen)
+    return [
+        f"--partition={queue.name}",
+        f"--cpus-per-task={chosen.cores}",
+        *([f"--time={cluster.duration(limit)}"] if limit else []),
+        *([f"--gpus={gpus}"] if gpus else []),
+    ]
+
+
+def write(sweep: Sweep, script: Path, python: str, now: str, **more: str) -> None:
+    """Write down what the runs are, for the nodes and for the next command."""
+    job.write_json(sweep.folder / job.RUNS, {"script": str(script), "python": python, "content": now, "runs": sweep.runs, **more})
+
+
+def submit(sweep: Sweep, chosen: argparse.Namespace, script: Path, python: str, run: Path, left: Sequence[int], queue: Queue) -> str:
+    """Hand the runs that are left to Slurm as one array job, and return its number.
+
+    Raises:
+        RefusedError: Slurm says no.
+    """
     most = 1 if chosen.serial else chosen.max_parallel
-    gpus = min(1, queue.gpus) if chosen.gpus is None else chosen.gpus
-    job.write_json(sweep.folder / "runs.json", {"script": str(script), "python": python, "runs": sweep.runs})
     command = [
         "sbatch",
         "--parsable",
         f"--job-name=sweep-{script.stem}",
-        f"--partition={queue.name}",
+        *resources(chosen, queue),
         f"--array={','.join(map(str, left))}{f'%{most}' if most else ''}",
-        f"--cpus-per-task={chosen.cores}",
         f"--chdir={script.parent}",
         "--output=/dev/null",
-        *([f"--time={cluster.duration(limit)}"] if limit else []),
-        *([f"--gpus={gpus}"] if gpus else []),
         f"--wrap=exec {shlex.quote(str(run))} sweep-run {shlex.quote(str(sweep.name))}",
     ]
     number = cluster.ask(command).strip().split(";")[0]
-    job.write_json(sweep.folder / "runs.json", {"script": str(script), "python": python, "runs": sweep.runs, "job": number})
+    write(sweep, script, python, content(script, python), job=number)
     print(f"Array job {number}: {len(left)} of {len(sweep.runs)} runs in the queue {queue.name}. Logs: {sweep.name}/log_*.txt", flush=True)
     return number
 
 
 def one(folder: Path, number: int) -> int:
-    """Run one combination on a node, and return the script's exit status."""
+    """Run one combination on a node that sees the folder, and return the script's exit status."""
     with folders.opened(folder) as place:
-        told = job.read_json(place / "runs.json")
+        told = job.read_json(place / job.RUNS)
         sweep = Sweep(place, told["runs"], folder)
-        run = sweep.runs[number]
-        check_script(Path(told["script"]))
-        words = [told["python"], "-u", told["script"], *(f"--{name}={value}" for name, value in run.items())]
-        with open(folders.write(sweep.log(run)), "wb") as log:
-            status = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
-        if status == 0:
-            sweep.done(run).touch()
-    return status if status >= 0 else 128 - status
-
-
-def show(sweep: Sweep, name: str, lowest: bool) -> None:
-    """Print the runs, the best first, and write the same as table.csv."""
-    rows = sweep.table(name, lowest)
-    names = list(sweep.runs[0]) if sweep.runs else []
-    lines = [["rank", *names, name, "state"]]
-    for rank, (run, state, found) in enumerate(rows, start=1):
-        lines.append(
-            [str(rank) if found is not None else "", *(run[parameter] for parameter in names), "" if found is None else f"{found:g}", state]
-        )
-    with open(folders.write(sweep.folder / "table.csv"), "w", newline="") as file:
-        csv.writer(file).writerows(lines)
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    for line in lines:
-        print("  ".join(word.rjust(width) for word, width in zip(line, widths, strict=True)).rstrip())
-    print(
-        json.dumps({"done": len(sweep.runs) - len(sweep.open()), "of": len(sweep.runs), "table": str(sweep.name / "table.csv")}),
-        file=sys.stderr,
-    )
+        run, script = sweep.runs[number], Path(told["script"])
+        check_script(script)
+        now = content(script, told["python"])
+        with open(sweep.begin(run), "wb") as log, single.scratch() as scratch:
+            status = single.run(single.words(told["python"], script, run), log, scratch)
+        sweep.end(run, str(status) if status else "", now)
+    return status

@@ -6,9 +6,12 @@ and its share, then runs the user's script.
 Run by path, with whatever Python the environment has (3.8 or newer); it imports nothing of ours.
 """
 
+import atexit
+import logging
 import os
 import runpy
 import sys
+import threading
 from io import TextIOWrapper
 from typing import List
 
@@ -30,7 +33,27 @@ def main(words: List[str]) -> None:
             stream.reconfigure(line_buffering=True, write_through=False)
     sys.argv = list(words)
     sys.path[0] = os.path.dirname(os.path.abspath(words[0]))
-    runpy.run_path(words[0], run_name="__main__")
+    try:
+        runpy.run_path(words[0], run_name="__main__")
+    except SystemExit as end:
+        if end.code:
+            raise
+    leave()
+
+
+def leave() -> None:
+    """End a trainer that has done its work, without what comes last in an interpreter's end.
+
+    Frameworks' own threads may still run then. PyTorch's abort the process in one of four runs on some machines, after everything was
+    trained and saved ("terminate called without an active exception").
+    """
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for the script's own threads
+    atexit._run_exitfuncs()
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        if stream:
+            stream.flush()
+    os._exit(0)
 
 
 def share(path: str, rank: int, size: int) -> str:

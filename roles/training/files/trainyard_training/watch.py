@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from . import cluster, folders, job, text
-from .errors import NOT_OWN, NOT_SEEN
+from . import cluster, ending, folders, job, text
+from .cluster import OPEN, WAITING
+from .errors import LAUNCH_FAILED, NOT_OWN, NOT_SEEN
 
-WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "SUSPENDED", "REQUEUE_HOLD", "SPECIAL_EXIT"}
-OPEN = {*WAITING, "RUNNING", "COMPLETING", "STOPPED"}
 PERIOD = 1.0
 """Seconds between two looks."""
 
@@ -65,20 +66,38 @@ def _follow(number: str, folder: Path, tails: Tails) -> int:
 
 def ended(number: str, folder: Path, said: dict[str, str]) -> int:
     """Say how a job ended, and return the exit status that stands for it."""
-    state = said.get("JobState", "UNKNOWN")
     code, _, signal = said.get("ExitCode", "1:0").partition(":")
+    state = said.get("JobState", "UNKNOWN")
     status = int(code) or (128 + int(signal) if signal not in {"", "0"} else 0) or (0 if state == "COMPLETED" else 1)
-    first = text.printable(said.get("BatchHost", "its first node"))
+    with folders.opened(folder) as place:
+        try:
+            told = job.read_json(place / job.RESULT)  # its words stand in job.log, which was shown
+        except (OSError, ValueError):
+            told = not_begun(number, status, said)
+            job.write_json(place / job.RESULT, told)
+            print("\n".join(map(text.printable, ending.block(told, folder))), flush=True)
+    return int(told["status"]) or status
+
+
+def not_begun(number: str, status: int, said: Mapping[str, str]) -> dict[str, Any]:
+    """Return the result of a job of which nothing of ours ran to its end.
+
+    Args:
+        number: the job's.
+        status: exit status.
+        said: what the controller says of it.
+    """
+    state, first = said.get("JobState", "UNKNOWN"), said.get("BatchHost", "its first node")
     codes = {
         NOT_SEEN: f"{first} does not see its folder",
         NOT_OWN: f"on {first} its folder, or what is in it, is somebody else's, or others may write there",
+        LAUNCH_FAILED: f"Slurm could not start it on {first}: is its user known there? Why it failed stands in the slurmd.log of that node",
     }
-    why = {"TIMEOUT": "it reached its time limit", "CANCELLED": "somebody ended it", "NODE_FAIL": "a node failed"}.get(
-        state, codes.get(status, f"exit status {status}")
-    )
-    print(
-        f"Job {number} has ended well: {folder}"
-        if not status
-        else f"Job {number} has failed ({state}: {why}). Its logs: {folder}/{job.LOGS}"
-    )
-    return status
+    why = {
+        ending.TIME_LIMIT: "it reached its time limit",
+        ending.CANCELLED: "cancelled before it began",
+        "node failed": f"{said.get('NodeList', 'a node')} failed",
+    }
+    reason = ending.STATES.get(state, ending.FAILED)
+    problem = why.get(reason) or codes.get(status) or f"{first} ended it with status {status} ({state})"
+    return {"job": number, "nodes": [], "statuses": {}, "status": status, "reason": reason, "problem": problem}
