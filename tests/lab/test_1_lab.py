@@ -229,15 +229,15 @@ def test_both_services_answer_on_the_network_with_a_certificate_of_ones_own(node
 
 def test_apply_says_what_a_stray_pip_install_would_cost_and_repairs_it(nodes: Lab) -> None:
     jax = "/opt/trainyard/envs/jax/bin/python"
-    nodes.execute("node1", ["/opt/trainyard/envs/.uv/bin/uv", "pip", "uninstall", "--python", jax, "scipy"])
-    checked = trainyard("apply", "-i", "inventory/lab", "--limit", "node1,head", "--check")
+    nodes.execute("head", ["/opt/trainyard/envs/.uv/bin/uv", "pip", "uninstall", "--python", jax, "scipy"])
+    checked = trainyard("apply", "-i", "inventory/lab", "--limit", "head", "--check")
     assert checked.returncode == 0, checked.stdout
-    assert re.search(r"^node1\s+no error, 1 would change$", checked.stdout, re.MULTILINE), checked.stdout
+    assert re.search(r"^head\s+no error, 1 would change$", checked.stdout, re.MULTILINE), checked.stdout
     assert "  framework_env: Have the environments exactly as locked" in checked.stdout
-    done = trainyard("apply", "-i", "inventory/lab", "--limit", "node1,head")
+    done = trainyard("apply", "-i", "inventory/lab", "--limit", "head")
     assert done.returncode == 0, done.stdout
     assert "import scipy" not in nodes.execute(
-        "node1", ["/opt/trainyard/envs/jax/bin/python", "-c", "import scipy; print(scipy.__version__)"]
+        "head", ["/opt/trainyard/envs/jax/bin/python", "-c", "import scipy; print(scipy.__version__)"]
     )
 
 
@@ -277,4 +277,9 @@ def test_services_come_back_after_a_reboot(nodes: Lab) -> None:
         while nodes.execute("node2", ["systemctl", "is-active", unit], check=False).strip() != "active":
             assert time.monotonic() < deadline, unit
             time.sleep(0.5)
-    assert site("--limit", "node2,head").changed == {"head": 0, "node2": 0}
+    done = site("--limit", "node2,head")
+    assert done.status == 0, done.failures()
+    # Docker writes a container's /etc/hosts anew when it starts; nothing else is to change.
+    assert {key for key, result in done.results.items() if result.get("changed")} <= {
+        ("names_and_time : Know the other nodes by name", "node2")
+    }
