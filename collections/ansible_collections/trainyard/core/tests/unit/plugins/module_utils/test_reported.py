@@ -202,9 +202,12 @@ def test_rsyncd_answers_addresses_alone(address: Any) -> None:
     known = hostvars({"default_ipv4": {"address": address}})
     names = ["node1", "node2"]
     given = {"framework_env_cluster": names, "inventory_hostname": "node1", "framework_env_path": "/opt/e", "framework_env_port": 8730}
+    given |= {"_framework_env_known": {}}
     text = template.render(hostvars=known, _framework_env_addresses=node_addresses(names, known, "x"), **given)
     honest = template.render(hostvars=hostvars({}), _framework_env_addresses=node_addresses(names, hostvars({}), "x"), **given)
-    lines, others = text.split("\n"), honest.split("\n")
+    lines, others = ([line for line in whole.split("\n") if not line.startswith("# node ")] for whole in (text, honest))
+    noted = [line.split() for line in text.split("\n") if line.startswith("# node ")]
+    assert all(words[:3] == ["#", "node", "node2"] and reported.is_address(words[3]) and len(words) == 4 for words in noted)
     assert len(lines) == len(others)
     assert [line for line in lines if not line.startswith("hosts allow")] == [line for line in others if not line.startswith("hosts allow")]
     (allowed,) = (line.split() for line in lines if line.startswith("hosts allow"))
