@@ -135,6 +135,26 @@ def test_what_is_shipped_arrives_whole_and_what_is_kept_comes_back(tmp_path: Pat
     assert (kept / "checkpoints" / "last.pt").read_bytes() == b"weights" * 500_000
 
 
+def test_what_is_kept_comes_back_though_all_processes_are_told_to_end(tmp_path: Path) -> None:
+    there, kept, told = tmp_path / "there", tmp_path / "kept", tmp_path / "told"
+    (there / "checkpoints").mkdir(parents=True)
+    (there / "checkpoints" / "last.pt").write_bytes(b"weights" * 500_000)
+    kept.mkdir()
+    # In the place of tar: one whose process group gets a SIGTERM, as from Slurm, before it goes on.
+    (tmp_path / "tar").write_text(f'#!/bin/sh\nkill -TERM $$ && echo x >> {told}; exec /usr/bin/tar "$@"\n')
+    (tmp_path / "tar").chmod(0o755)
+
+    async def exchange() -> int:
+        host = Host(["n0"], "secret", {}, kept)
+        return await Meeting(HERE, await host.open(HERE), "secret", 0).give(there)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+        assert asyncio.run(exchange()) == 0
+    assert told.read_text() == "x\nx\n", "the one that packs, and the one that unpacks"
+    assert (kept / "checkpoints" / "last.pt").read_bytes() == b"weights" * 500_000
+
+
 def test_a_command_that_fails_or_a_host_that_hangs_up_is_told(tmp_path: Path) -> None:
     (tmp_path / "w").write_bytes(b"x" * 5_000_000)
 

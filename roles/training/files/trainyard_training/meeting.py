@@ -64,6 +64,9 @@ COMPLAINT = 4096
 """Bytes that are kept of what tar says."""
 CHUNK = 1 << 20
 
+UNTOLD = ("sh", "-c", 'trap "" TERM; exec "$@"', "sh")
+"""Words before a command that goes on when Slurm tells all processes of the job to end, which it does more than once."""
+
 Message = Mapping[str, Any]
 
 
@@ -351,7 +354,7 @@ class Host:
         writer.write(b"{}\n")
         # A folder of its own: nothing that was unpacked before, such as a link, can lead what is unpacked now elsewhere.
         with tempfile.TemporaryDirectory(prefix=f".given-{rank}-", dir=self.kept, ignore_cleanup_errors=True) as fresh:
-            words = ["tar", "--extract", "--no-same-owner", "--no-same-permissions", f"--directory={fresh}"]
+            words = [*UNTOLD, "tar", "--extract", "--no-same-owner", "--no-same-permissions", f"--directory={fresh}"]
             tar = await asyncio.create_subprocess_exec(*words, stdin=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
             complaint = asyncio.create_task(_beginning(tar.stderr))
             try:
@@ -569,9 +572,8 @@ class Meeting:
             LostError: the host cannot be reached, or hung up half-way.
         """
         reader, writer, _first = await self._come({"give": True})
-        tar = await asyncio.create_subprocess_exec(
-            "tar", "--create", f"--directory={folder}", ".", stdout=asyncio.subprocess.PIPE, stdin=asyncio.subprocess.DEVNULL
-        )
+        words = [*UNTOLD, "tar", "--create", f"--directory={folder}", "."]
+        tar = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE, stdin=asyncio.subprocess.DEVNULL)
         assert tar.stdout
         try:
             while chunk := await tar.stdout.read(CHUNK):
