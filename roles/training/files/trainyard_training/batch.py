@@ -29,8 +29,6 @@ stopping: set[asyncio.Task[None]] = set()
 """Kept, since the loop itself does not hold on to tasks."""
 LONGEST_LINE = 1 << 20
 """Bytes without an end of line that become a line of their own."""
-LAST_LINES = 5.0
-"""Seconds in which the meeting hears what agents that have ended had said."""
 LAST_WORDS = 30.0
 """Seconds that agents have to end what they started."""
 
@@ -200,7 +198,7 @@ async def _main(folder: Path, place: Path, run: Path, cores: int, here: bool) ->
     ended = asyncio.create_task(_ended(agents, logs))
     await asyncio.wait({together, ended}, return_when=asyncio.FIRST_COMPLETED)
     if ended.done():
-        await asyncio.wait({together}, timeout=LAST_LINES)
+        await asyncio.wait({together}, timeout=LAST_WORDS)  # srun may leave before the nodes have given back what they have
     else:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.shield(ended), LAST_WORDS)
