@@ -262,6 +262,27 @@ def test_a_start_that_slurm_could_not_make_is_translated(tmp_path: Path, capsys:
     assert job.read_json(tmp_path / job.RESULT)["problem"].startswith("Slurm could not start it on node7: ")
 
 
+def test_a_job_is_followed_until_its_nodes_are_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / job.LOGS).mkdir()
+    (tmp_path / "squeue").write_text(f"#!/bin/sh\ncat {tmp_path}/state\n")
+    (tmp_path / "scontrol").write_text("#!/bin/sh\necho JobId=7 JobState=TIMEOUT ExitCode=0:15 BatchHost=node1\n")
+    for name in ("squeue", "scontrol"):
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "state").write_text("COMPLETING\n")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+
+    def nodes_are_done(_seconds: float) -> None:
+        (tmp_path / "state").write_text("")
+        (tmp_path / job.LOGS / "job.log").write_text("Job 7 was ended\n")
+        job.write_json(tmp_path / job.RESULT, {"status": 143})
+
+    monkeypatch.setattr("time.sleep", nodes_are_done)
+    assert watch.follow("7", tmp_path) == 143
+    assert capsys.readouterr().out == "[job] Job 7 was ended\n"
+
+
 def test_slurms_words_are_heard_among_a_nodes_lines(tmp_path: Path) -> None:
     said = b"slurmstepd-n0: error: *** STEP 7.0 ON n0 CANCELLED AT 2026-11-29T19:47:19 DUE TO PREEMPTION ***"
 

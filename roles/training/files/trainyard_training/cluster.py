@@ -204,6 +204,13 @@ def state(job: str) -> dict[str, str]:
     return dict(re.findall(r"(\S+?)=(\S*)", done.stdout)) if not done.returncode else {}
 
 
+def is_ending(job: str) -> bool:
+    """Whether a job still has something running, though the controller says how it ended: it says so before the nodes are done."""
+    command = ["squeue", "--noheader", f"--jobs={job}", "--format=%T"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return "COMPLETING" in done.stdout.split()
+
+
 def canceller(job: str) -> str:
     """Return the name of whoever ended a job; '' where the cluster keeps no records that say so."""
     command = ["sacct", "--noheader", "--parsable2", "--allocations", f"--jobs={job}", "--format=State"]

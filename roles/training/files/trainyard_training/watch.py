@@ -54,7 +54,7 @@ def _follow(number: str, folder: Path, tails: Tails) -> int:
                 print(f"waiting{'' if reason == 'None' else f': {text.printable(reason)}'}", flush=True)
             before = now
             tails.show()
-            if now not in OPEN:
+            if now not in OPEN and not cluster.is_ending(number):
                 break
             time.sleep(PERIOD)
     except KeyboardInterrupt:

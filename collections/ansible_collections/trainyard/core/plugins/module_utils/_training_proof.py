@@ -235,7 +235,7 @@ def verdict(environment: Environment, demand: Demand, end: End) -> dict[str, Any
     """Return the result that the end of a proof amounts to."""
     returncode, stdout, stderr = end
     result = unproven(environment)
-    told = _last_object(stdout)
+    told = last_object(stdout)
     for key in ("framework", "version", "device", "device_name", "accuracy", "seconds"):
         if key in told:
             result[key] = told[key]
@@ -273,7 +273,8 @@ def _is_proof(told: Mapping[str, Any], environment: Environment, demand: Demand)
     return told.get("device") == environment.device and isinstance(accuracy, (int, float)) and accuracy >= demand.minimum_accuracy
 
 
-def _last_object(text: str) -> dict[str, Any]:
+def last_object(text: str) -> dict[str, Any]:
+    """Return the last line of JSON that is an object; empty where there is none."""
     for line in reversed(text.splitlines()):
         if line.startswith("{"):
             try:

@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ansible_collections.trainyard.core.plugins.module_utils._training_proof import last_object
+
 FRAMEWORKS = ("pytorch", "tensorflow", "keras", "paddle", "jax")
 """What the cluster's tools train on many nodes; the first that all nodes of a job have is taken."""
 JOB_MINUTES = 15
@@ -93,7 +95,7 @@ def verdict(name: str, demand: Demand, returncode: int, output: str, errors: str
     """
     if returncode and not output.strip() and NO_ROOM.search(errors):
         return {**unproven(name), "problem": f"not run: {demand.size} nodes had no room for a job within {demand.patience} seconds"}
-    found = _last_object(output)
+    found = last_object(output)
     result = unproven(str(found.get("environment") or name))
     result.update({key: str(found[key]) for key in ("framework", "version", "device") if isinstance(found.get(key), str)})
     result.update({key: float(found[key]) for key in ("accuracy", "seconds") if isinstance(found.get(key), (int, float))})
@@ -110,18 +112,6 @@ def verdict(name: str, demand: Demand, returncode: int, output: str, errors: str
         "problem": f"the training on {demand.size} nodes ended with status {returncode}: {said}",
         "remedy": f"See all of its output by running it by hand as root on the controller: {by_hand}",
     }
-
-
-def _last_object(text: str) -> dict[str, Any]:
-    for line in reversed(text.splitlines()):
-        if line.startswith("{"):
-            try:
-                found = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(found, dict):
-                return found
-    return {}
 
 
 def remember(proof: Mapping[str, Any], programs: str, nodes: Nodes) -> str:
