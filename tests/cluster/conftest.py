@@ -74,7 +74,10 @@ class Job:
 
     def ends(self, state: str, seconds: float = 120) -> None:
         """Wait until it has ended as it should."""
-        self.place.cluster.until(lambda: self.state() == state, seconds, self.state)
+        left = f"squeue -h -j {self.number}"  # Slurm says how it ended before the nodes are done
+        self.place.cluster.until(
+            lambda: self.state() == state and not self.place.cluster.shell("head", left, check=False), seconds, self.state
+        )
 
 
 @dataclass(frozen=True)
