@@ -33,7 +33,6 @@ SLOW_NODES = (
     "environments_travel",
     "frozen_environments",
     "historic_profile",
-    "jobs_end",
     "killed_controller",
     "node_reboot",
     "nodes_come_and_go",
